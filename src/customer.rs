@@ -1,0 +1,135 @@
+//! The customer's vocabulary: id, Tailscale tag, parameter names and AWS resource names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// Longest customer id, in characters (ASCII, so also bytes).
+pub const MAX_CUSTOMER_ID_LENGTH: usize = 64;
+
+/// The EC2 and IAM tag key that names the customer.
+pub const CUSTOMER_TAG_KEY: &str = "Customer";
+
+/// The fleet-wide parameter that holds the brain's URL.
+pub const BRAIN_URL_PARAMETER: &str = "/m8trx/brain-url";
+
+/// A customer id: `^cust_[a-z0-9_]+$`, at most 64 characters.
+///
+/// It is the value of the EC2 tag `Customer` and one part of the customer's parameter names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CustomerId(String);
+
+/// Why a text is not a customer id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCustomerId {
+    /// The text is empty.
+    #[error("the customer id is empty; it looks like `cust_acme`")]
+    Empty,
+    /// The text does not begin with `cust_`.
+    #[error("customer id `{0}` does not begin with `cust_`; it looks like `cust_acme`")]
+    Prefix(String),
+    /// Nothing follows `cust_`.
+    #[error("customer id `cust_` has no name after `cust_`; it looks like `cust_acme`")]
+    NoName,
+    /// A character other than `a-z`, `0-9` and `_`.
+    #[error(
+        "customer id `{id}` holds {character:?}; only lower-case letters a-z, digits and `_` may follow `cust_`"
+    )]
+    Character {
+        /// The text as given, control characters escaped.
+        id: String,
+        /// The first character that may not stand there.
+        character: char,
+    },
+    /// More than 64 characters.
+    #[error("the customer id has {0} characters; at most {MAX_CUSTOMER_ID_LENGTH} are allowed")]
+    TooLong(usize),
+}
+
+impl FromStr for CustomerId {
+    type Err = InvalidCustomerId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(InvalidCustomerId::Empty);
+        }
+        let length = text.chars().count();
+        if length > MAX_CUSTOMER_ID_LENGTH {
+            return Err(InvalidCustomerId::TooLong(length));
+        }
+        let shown = || text.escape_debug().to_string();
+        let name = text
+            .strip_prefix("cust_")
+            .ok_or_else(|| InvalidCustomerId::Prefix(shown()))?;
+        if name.is_empty() {
+            return Err(InvalidCustomerId::NoName);
+        }
+        if let Some(character) = name
+            .chars()
+            .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '_'))
+        {
+            return Err(InvalidCustomerId::Character {
+                id: shown(),
+                character,
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for CustomerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for CustomerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl CustomerId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The Tailscale tag of this customer's hosts: `tag:m8trx-cust-` and the id without `cust_`, each `_` written `-`.
+    ///
+    /// Tailscale refuses `_` in tags; since an id cannot hold `-`, the map is one-to-one. `bootstrap.sh` does the same
+    /// in bash, and one table of cases tests both.
+    pub fn tailscale_tag(&self) -> String {
+        let name = self.0.strip_prefix("cust_").unwrap_or(&self.0);
+        format!("tag:m8trx-cust-{}", name.replace('_', "-"))
+    }
+
+    /// `/m8trx/<id>/brain-key`, a SecureString.
+    pub fn brain_key_parameter(&self) -> String {
+        format!("/m8trx/{self}/brain-key")
+    }
+
+    /// `/m8trx/<id>/tailscale-auth-key`, a SecureString.
+    pub fn tailscale_auth_key_parameter(&self) -> String {
+        format!("/m8trx/{self}/tailscale-auth-key")
+    }
+
+    /// The name shared by this customer's IAM role, instance profile and security group.
+    ///
+    /// `m8trx-<id>`, shortened with a hash where that would pass the 64 characters of an IAM role name.
+    pub fn resource_name(&self) -> String {
+        const MAX_ROLE_NAME_LENGTH: usize = 64;
+        let name = format!("m8trx-{self}");
+        if name.len() <= MAX_ROLE_NAME_LENGTH {
+            return name;
+        }
+        let hash = hex(&Sha256::digest(self.0.as_bytes()));
+        format!("{}-{}", &name[..MAX_ROLE_NAME_LENGTH - 13], &hash[..12])
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,3 @@
+//! The `m8trx` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A customer host in namespaces of its own.

@@ -1,0 +1,169 @@
+//! Secrets: types that cannot hold a bad value and show nothing when printed, and masking of text from elsewhere.
+
+use std::fmt;
+
+pub use secrecy::{ExposeSecret, SecretString};
+
+/// Longest value of a standard parameter, in bytes (AWS Systems Manager quotas).
+pub const MAX_PARAMETER_VALUE_LENGTH: usize = 4096;
+
+/// Why a text is not a usable secret. Never holds the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSecret {
+    /// Nothing was given.
+    #[error("the {0} is empty")]
+    Empty(&'static str),
+    /// White space or a control character inside.
+    #[error("the {0} holds white space or control characters; paste the key alone, on one line")]
+    Whitespace(&'static str),
+    /// Characters other than visible ASCII.
+    #[error("the {0} holds characters other than visible ASCII")]
+    NotAscii(&'static str),
+    /// Parameter Store reads `{{…}}` as a reference and refuses such values.
+    #[error("the {0} holds `{{{{`, which Parameter Store refuses in a value")]
+    Braces(&'static str),
+    /// Longer than a standard parameter holds.
+    #[error("the {0} has {1} bytes; a parameter holds at most {MAX_PARAMETER_VALUE_LENGTH}")]
+    TooLong(&'static str, usize),
+    /// A Tailscale key of another kind.
+    #[error(
+        "this is {0}; an auth key is needed (it begins with `tskey-auth-`), from the admin console under Settings > Keys"
+    )]
+    KindOfTailscaleKey(&'static str),
+    /// Not a Tailscale auth key at all.
+    #[error("the Tailscale auth key does not look like `tskey-auth-<id>-<secret>`")]
+    NotAnAuthKey,
+}
+
+fn check(what: &'static str, text: &str) -> Result<(), InvalidSecret> {
+    if text.is_empty() {
+        return Err(InvalidSecret::Empty(what));
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(InvalidSecret::Whitespace(what));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(InvalidSecret::NotAscii(what));
+    }
+    if text.contains("{{") {
+        return Err(InvalidSecret::Braces(what));
+    }
+    if text.len() > MAX_PARAMETER_VALUE_LENGTH {
+        return Err(InvalidSecret::TooLong(what, text.len()));
+    }
+    Ok(())
+}
+
+/// A brain key: the bearer a customer's host sends to the brain. One line of visible ASCII.
+#[derive(Clone)]
+pub struct BrainKey(SecretString);
+
+impl BrainKey {
+    /// Takes a key as typed, read from a file or printed by the mint command; surrounding white space is dropped.
+    pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
+        let text = text.trim();
+        check("brain key", text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for BrainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrainKey(masked)")
+    }
+}
+
+/// A Tailscale auth key, `tskey-auth-<id>-<secret>`.
+///
+/// Source of the form: Tailscale's client and API; lengths are not fixed, and a key wrapped for Tailnet Lock holds
+/// `+` and `/` as well.
+#[derive(Clone)]
+pub struct TailscaleAuthKey(SecretString);
+
+impl TailscaleAuthKey {
+    /// Takes a key as typed or read from a file; surrounding white space is dropped.
+    pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
+        let text = text.trim();
+        check("Tailscale auth key", text)?;
+        for (prefix, kind) in [
+            ("tskey-api-", "a Tailscale API access token"),
+            ("tskey-client-", "a Tailscale OAuth client secret"),
+            ("tskey-webhook-", "a Tailscale webhook secret"),
+            ("tskey-scim-", "a Tailscale SCIM key"),
+        ] {
+            if text.starts_with(prefix) {
+                return Err(InvalidSecret::KindOfTailscaleKey(kind));
+            }
+        }
+        let rest = text
+            .strip_prefix("tskey-auth-")
+            .ok_or(InvalidSecret::NotAnAuthKey)?;
+        let (id, secret) = rest.split_once('-').ok_or(InvalidSecret::NotAnAuthKey)?;
+        let charset = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-');
+        if id.is_empty() || secret.is_empty() || !rest.chars().all(charset) {
+            return Err(InvalidSecret::NotAnAuthKey);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The key's id, as the Tailscale API and the admin console name it. Not secret.
+    pub fn id(&self) -> &str {
+        let rest = &self.0.expose_secret()["tskey-auth-".len()..];
+        rest.split_once('-').map_or(rest, |(id, _)| id)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for TailscaleAuthKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TailscaleAuthKey({}, masked)", self.id())
+    }
+}
+
+/// Masks what looks like a secret in text from elsewhere: Tailscale keys, bearer tokens and the values of
+/// `BRAIN_API_KEY=`, and every text in `known`.
+pub fn mask(text: &str, known: &[&str]) -> String {
+    let mut masked = text.to_owned();
+    for secret in known.iter().filter(|secret| !secret.is_empty()) {
+        masked = masked.replace(secret, "****");
+    }
+    for (marker, ends) in [
+        (
+            "tskey-",
+            (|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-')))
+                as fn(char) -> bool,
+        ),
+        ("Bearer ", |c: char| {
+            c.is_whitespace() || matches!(c, '"' | '\'')
+        }),
+        ("BRAIN_API_KEY=", |c: char| c.is_whitespace()),
+    ] {
+        masked = mask_after(&masked, marker, ends);
+    }
+    masked
+}
+
+fn mask_after(text: &str, marker: &str, ends: fn(char) -> bool) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(position) = rest.find(marker) {
+        let (before, after) = rest.split_at(position + marker.len());
+        masked.push_str(before);
+        let end = after.find(ends).unwrap_or(after.len());
+        if end > 0 {
+            masked.push_str("****");
+        }
+        rest = &after[end..];
+    }
+    masked.push_str(rest);
+    masked
+}
