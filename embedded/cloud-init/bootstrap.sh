@@ -8,7 +8,7 @@ IMDS=http://169.254.169.254/latest
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
 # Nothing that a shell expands: others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
-label='' line=0 reason='' apt_error='' scratch='' tee_pid=''
+line=0 reason='' apt_error='' scratch='' tee_pid=''
 declare -A jobs=()
 
 log() { echo "m8trx-bootstrap: $1"; }
@@ -18,6 +18,7 @@ one_line() { tr -s '[:cntrl:]' ' ' <"$1" | cut -c 1-600; }
 # The one place that reports a failure.
 on_exit() {
   local status=$? job
+  trap - ERR
   set +e
   for job in "${jobs[@]}"; do kill -- "-$job" 2>/dev/null; done
   rm -rf "$scratch"
@@ -98,6 +99,7 @@ read_identity() {
 step_identity() {
   local problem='' give_up=$((SECONDS + 60))
   ((EUID == 0)) || fail 'it must run as root'
+  scratch=$(mktemp -d /run/m8trx-bootstrap.XXXXXXXX)
   command -v curl >/dev/null || apt_install curl
   until read_identity; do
     ((SECONDS < give_up)) || fail "no metadata for a minute: $problem"
@@ -258,7 +260,7 @@ KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
 url='' key='' problem='' scratch=''
 
 die() {
-  echo "FAILED: ${problem//[[:cntrl:]]/ }${1:-}" >&2
+  echo "no heartbeat: ${problem//[[:cntrl:]]/ }${1:-}" >&2
   exit 1
 }
 
@@ -386,12 +388,12 @@ step_heartbeat() {
   for pause in 2 4 8 16 0; do
     if systemctl start m8trx-brain-heartbeat.service; then return; fi
     sleep 1 # the journal may lag
-    journal=$(journalctl -u m8trx-brain-heartbeat.service -n 20 --no-pager -o cat | grep FAILED | tail -n 1) || true
+    journal=$(journalctl -u m8trx-brain-heartbeat.service -n 20 --no-pager -o cat | grep '^no heartbeat' | tail -n 1) || true
     log "$journal"
     if [[ $journal == *'refused the key'* ]]; then break; fi
     sleep "$pause"
   done
-  fail "the first heartbeat was not accepted: $journal"
+  fail "$journal"
 }
 
 main() {
@@ -403,7 +405,6 @@ main() {
   export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
   exec > >(exec tee -a $LOG) 2>&1
   tee_pid=$!
-  scratch=$(mktemp -d /run/m8trx-bootstrap.XXXXXXXX)
   for name in identity packages tailscale parameters brain-env heartbeat-units heartbeat; do
     label="step=$((++number)) name=$name"
     log "step $number/7 $name"

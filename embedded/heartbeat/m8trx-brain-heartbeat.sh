@@ -10,7 +10,7 @@ KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
 url='' key='' problem='' scratch=''
 
 die() {
-  echo "FAILED: ${problem//[[:cntrl:]]/ }${1:-}" >&2
+  echo "no heartbeat: ${problem//[[:cntrl:]]/ }${1:-}" >&2
   exit 1
 }
 

@@ -197,7 +197,7 @@ exec /usr/bin/curl "$@"
         sh(case["shell"])
     command = ["bash", "-c", case["run"]] if case["run"] else ["bash", str(BOOTSTRAP)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, timeout=case["timeout"])
+                          env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, timeout=case["timeout"])
 
     def text(path):
         try:
