@@ -24,14 +24,27 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Runs the stage; the exit code says nothing, as cloud-init's does not.
 pub(super) fn run() -> i32 {
-    let up = std::env::var("M8TRX_UP").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let up = std::env::var("M8TRX_UP")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let Ok(mut out) = Out::open(Duration::from_millis(up)) else {
         return 1;
     };
-    out.line(&format!("Cloud-init v. {VERSION} running 'modules:final' at {}. Up {} seconds.", now(), out.seconds_up()));
+    out.line(&format!(
+        "Cloud-init v. {VERSION} running 'modules:final' at {}. Up {} seconds.",
+        now(),
+        out.seconds_up()
+    ));
     let left = user_data(&mut out).unwrap_or_else(|error| {
-        out.warn("url_helper.py", &format!("Calling 'http://169.254.169.254' failed: {error}"));
-        out.warn("util.py", "Getting data from <class 'cloudinit.sources.DataSourceEc2.DataSourceEc2Local'> failed");
+        out.warn(
+            "url_helper.py",
+            &format!("Calling 'http://169.254.169.254' failed: {error}"),
+        );
+        out.warn(
+            "util.py",
+            "Getting data from <class 'cloudinit.sources.DataSourceEc2.DataSourceEc2Local'> failed",
+        );
         None
     });
     out.line(&format!(
@@ -82,8 +95,14 @@ impl Out {
     /// One line to both. What cannot be written is lost, as with the real one on a full disk.
     fn raw(&mut self, line: &[u8]) {
         let _ = self.log.write_all(&[line, b"\n"].concat());
-        let stamp = format!("[{:>12.6}] cloud-init[{}]: ", init::seconds_up(self.since_boot()), std::process::id());
-        let _ = self.console.write_all(&[stamp.as_bytes(), line, b"\r\n"].concat());
+        let stamp = format!(
+            "[{:>12.6}] cloud-init[{}]: ",
+            init::seconds_up(self.since_boot()),
+            std::process::id()
+        );
+        let _ = self
+            .console
+            .write_all(&[stamp.as_bytes(), line, b"\r\n"].concat());
     }
 
     fn line(&mut self, text: &str) {
@@ -91,19 +110,28 @@ impl Out {
     }
 
     fn warn(&mut self, source: &str, text: &str) {
-        let time = Timestamp::now().to_zoned_datetime(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S,%3f").to_string();
+        let time = Timestamp::now()
+            .to_zoned_datetime(TimeZone::UTC)
+            .strftime("%Y-%m-%d %H:%M:%S,%3f")
+            .to_string();
         self.line(&format!("{time} - {source}[WARNING]: {text}"));
     }
 }
 
 fn now() -> String {
-    Timestamp::now().to_zoned_datetime(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    Timestamp::now()
+        .to_zoned_datetime(TimeZone::UTC)
+        .strftime("%a, %d %b %Y %H:%M:%S +0000")
+        .to_string()
 }
 
 /// Runs user-data; what it leaves running keeps the pipe that comes back.
 fn user_data(out: &mut Out) -> io::Result<Option<PipeReader>> {
     let (instance_id, data) = fetch()?;
-    fs::write("/var/lib/cloud/data/instance-id", format!("{instance_id}\n"))?;
+    fs::write(
+        "/var/lib/cloud/data/instance-id",
+        format!("{instance_id}\n"),
+    )?;
     let Some(mut data) = data else {
         return Ok(None);
     };
@@ -113,16 +141,24 @@ fn user_data(out: &mut Out) -> io::Result<Option<PipeReader>> {
     }
     if !data.starts_with(b"#!") {
         let start: String = String::from_utf8_lossy(&data).chars().take(20).collect();
-        out.warn("__init__.py", &format!("Unhandled non-multipart (text/x-not-multipart) userdata: 'b{start:?}...'"));
+        out.warn(
+            "__init__.py",
+            &format!("Unhandled non-multipart (text/x-not-multipart) userdata: 'b{start:?}...'"),
+        );
         return Ok(None);
     }
     private(SCRIPT, &data, 0o700)?;
     let (status, left) = execute(out, &instance_id)?;
     if !status.success() {
         // cloud-init shows a negative number for a signal.
-        let code = status.code().unwrap_or_else(|| -status.signal().unwrap_or(1));
+        let code = status
+            .code()
+            .unwrap_or_else(|| -status.signal().unwrap_or(1));
         out.warn("subp.py", &format!("Failed running {SCRIPT} [{code}]"));
-        out.warn("cc_scripts_user.py", "Failed to run module scripts-user (scripts in /var/lib/cloud/instance/scripts)");
+        out.warn(
+            "cc_scripts_user.py",
+            "Failed to run module scripts-user (scripts in /var/lib/cloud/instance/scripts)",
+        );
         out.warn(
             "util.py",
             "Running module scripts-user (<module 'cloudinit.config.cc_scripts_user' from '/usr/lib/python3/dist-packages/cloudinit/config/cc_scripts_user.py'>) failed",
@@ -148,7 +184,8 @@ fn fetch() -> io::Result<(String, Option<Vec<u8>>)> {
 fn try_fetch() -> io::Result<(String, Option<Vec<u8>>)> {
     let imds = Imds::connect()?;
     let instance_id = imds.get("/latest/meta-data/instance-id")?.text();
-    let instance_id = instance_id.ok_or_else(|| io::Error::other("the metadata service has no instance id"))?;
+    let instance_id =
+        instance_id.ok_or_else(|| io::Error::other("the metadata service has no instance id"))?;
     let answer = imds.get("/latest/user-data")?;
     match answer.status {
         200 => Ok((instance_id, Some(answer.body))),
@@ -166,9 +203,15 @@ fn private(path: &str, content: &[u8], mode: u32) -> io::Result<()> {
 fn unzip(data: &[u8]) -> io::Result<Vec<u8>> {
     let path = "/var/lib/cloud/instance/user-data.gz";
     private(path, data, 0o600)?;
-    let output = Command::new("gzip").args(["-dc", path]).env_clear().env("PATH", PATH).output()?;
+    let output = Command::new("gzip")
+        .args(["-dc", path])
+        .env_clear()
+        .env("PATH", PATH)
+        .output()?;
     if !output.status.success() {
-        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        return Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
     }
     Ok(output.stdout)
 }

@@ -19,7 +19,11 @@ impl Console {
     /// The text so far as raw bytes, at most the last 64 KiB.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut kept = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         // Reading from a VecDeque of bytes cannot fail.
         let _ = kept.read_to_end(&mut bytes);
         bytes

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, setsockopt,
-    socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::de::DeserializeOwned;
@@ -103,7 +103,13 @@ impl Channel {
         let rights = [ControlMessage::ScmRights(&fds)];
         let rights: &[ControlMessage] = if fds.is_empty() { &[] } else { &rights };
         let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None)?;
+        sendmsg::<()>(
+            self.0.as_raw_fd(),
+            &[IoSlice::new(&bytes)],
+            rights,
+            flags,
+            None,
+        )?;
         Ok(())
     }
 

@@ -190,32 +190,56 @@ mod tests {
 
     #[test]
     fn refusals_and_old_kernels_are_told_apart() {
-        assert!(matches!(refused(nix::libc::EPERM), HostError::Refused { .. }));
+        assert!(matches!(
+            refused(nix::libc::EPERM),
+            HostError::Refused { .. }
+        ));
         assert!(matches!(
             refused(nix::libc::ENOSYS),
             HostError::KernelTooOld { .. }
         ));
         assert!(matches!(refused(nix::libc::EIO), HostError::Setup(_)));
-        assert!(refused(nix::libc::EPERM).to_string().contains("could not make the namespaces: "));
+        assert!(
+            refused(nix::libc::EPERM)
+                .to_string()
+                .contains("could not make the namespaces: ")
+        );
     }
 
     #[test]
     fn each_restriction_has_its_own_remedy() {
         let text = |machine: Machine| remedy(&machine, nix::libc::EPERM);
-        let apparmor = Machine { apparmor_restricts: true, ..Machine::default() };
+        let apparmor = Machine {
+            apparmor_restricts: true,
+            ..Machine::default()
+        };
         assert!(text(apparmor).contains("kernel.apparmor_restrict_unprivileged_userns=0"));
-        let clone = Machine { clone_switched_off: true, ..Machine::default() };
+        let clone = Machine {
+            clone_switched_off: true,
+            ..Machine::default()
+        };
         assert!(text(clone).contains("kernel.unprivileged_userns_clone=1"));
-        let none = Machine { no_user_namespaces_left: true, ..Machine::default() };
+        let none = Machine {
+            no_user_namespaces_left: true,
+            ..Machine::default()
+        };
         assert!(text(none).contains("user.max_user_namespaces=15000"));
-        let container = Machine { container: true, root: true, ..Machine::default() };
+        let container = Machine {
+            container: true,
+            root: true,
+            ..Machine::default()
+        };
         assert!(text(container).contains("seccomp=unconfined"));
         assert!(text(Machine::default()).contains("unshare --user"));
     }
 
     #[test]
     fn a_failure_without_errno_keeps_its_reason() {
-        let failure = Failure::new(Stage::Files, "find bash", io::Error::other("not in /usr/bin"));
+        let failure = Failure::new(
+            Stage::Files,
+            "find bash",
+            io::Error::other("not in /usr/bin"),
+        );
         assert_eq!(failure.to_string(), "could not find bash: not in /usr/bin");
     }
 }

@@ -139,7 +139,10 @@ pub(super) fn write(etc: &Path, var: &Path, making: &Making) -> io::Result<()> {
     for (name, text) in texts {
         fs::write(etc.join(name), text)?;
     }
-    fs::write(etc.join("shadow"), "root:*:19000:0:99999:7:::\nubuntu:!:19000:0:99999:7:::\n")?;
+    fs::write(
+        etc.join("shadow"),
+        "root:*:19000:0:99999:7:::\nubuntu:!:19000:0:99999:7:::\n",
+    )?;
     fs::set_permissions(etc.join("shadow"), Permissions::from_mode(0o640))?;
     let zone = "/usr/share/zoneinfo/Etc/UTC";
     if Path::new(zone).exists() {
@@ -226,7 +229,8 @@ mod tests {
             hosts: vec![("127.0.0.3".parse().unwrap(), "tailscale.com".into())],
             addresses: Vec::new(),
             listeners: Vec::new(),
-            ca_certificate_pem: "-----BEGIN CERTIFICATE-----\nprivate\n-----END CERTIFICATE-----\n".into(),
+            ca_certificate_pem: "-----BEGIN CERTIFICATE-----\nprivate\n-----END CERTIFICATE-----\n"
+                .into(),
             conditions: HostConditions::default(),
         }
     }
@@ -242,9 +246,14 @@ mod tests {
         assert!(read("etc/hosts").contains("127.0.0.3 tailscale.com\n"));
         assert_eq!(read("etc/hostname"), "ip-172-31-0-10\n");
         assert_eq!(read("etc/machine-id").len(), 33);
-        assert!(!read("etc/passwd").contains("/home/") || read("etc/passwd").contains("/home/ubuntu"));
+        assert!(
+            !read("etc/passwd").contains("/home/") || read("etc/passwd").contains("/home/ubuntu")
+        );
         for bundle in CA_BUNDLES {
-            assert!(read(bundle).ends_with("private\n-----END CERTIFICATE-----\n"), "{bundle}");
+            assert!(
+                read(bundle).ends_with("private\n-----END CERTIFICATE-----\n"),
+                "{bundle}"
+            );
         }
     }
 

@@ -109,7 +109,11 @@ pub(super) fn make(making: &Making, binary: Tree) -> Result<(), Failure> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(mounts("separate the host's mounts from the machine's"))?;
     // Any folder will do to put the new root on: only this mount namespace sees it.
-    let root = Path::new(if Path::new("/tmp").is_dir() { "/tmp" } else { "/run" });
+    let root = Path::new(if Path::new("/tmp").is_dir() {
+        "/tmp"
+    } else {
+        "/run"
+    });
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(
         Some("m8trx"),
@@ -128,8 +132,13 @@ pub(super) fn make(making: &Making, binary: Tree) -> Result<(), Failure> {
     umount2(".", MntFlags::MNT_DETACH).map_err(mounts("let go of the machine's file system"))?;
     chdir("/").map_err(mounts("enter the host's root"))?;
     if !Path::new("/bin/bash").exists() && !Path::new("/usr/bin/bash").exists() {
-        let missing = io::Error::other("neither /usr/bin nor /bin has it; install bash on this machine");
-        return Err(Failure::new(Stage::Files, "find bash, which runs user-data", missing));
+        let missing =
+            io::Error::other("neither /usr/bin nor /bin has it; install bash on this machine");
+        return Err(Failure::new(
+            Stage::Files,
+            "find bash, which runs user-data",
+            missing,
+        ));
     }
     Ok(())
 }
@@ -143,25 +152,41 @@ impl Root {
     }
 
     fn fill(&self, making: &Making, binary: Tree) -> Result<(), Failure> {
-        let files = |what: &'static str| move |error: io::Error| Failure::new(Stage::Files, what, error);
-        let mounts = |what: &'static str| move |error: io::Error| Failure::new(Stage::Mounts, what, error);
+        let files =
+            |what: &'static str| move |error: io::Error| Failure::new(Stage::Files, what, error);
+        let mounts =
+            |what: &'static str| move |error: io::Error| Failure::new(Stage::Mounts, what, error);
         self.folders().map_err(files("make the host's folders"))?;
-        self.programs().map_err(mounts("take over the machine's programs"))?;
-        self.libraries().map_err(mounts("take over the machine's libraries"))?;
-        etc::write(&self.at("etc"), &self.at("var"), making).map_err(files("write the host's /etc"))?;
+        self.programs()
+            .map_err(mounts("take over the machine's programs"))?;
+        self.libraries()
+            .map_err(mounts("take over the machine's libraries"))?;
+        etc::write(&self.at("etc"), &self.at("var"), making)
+            .map_err(files("write the host's /etc"))?;
 
         let own = self.at(OWN_BINARY.trim_start_matches('/'));
-        self.file(&own).map_err(files("make a place for m8trx itself"))?;
-        binary.attach(&own).map_err(mounts("bring m8trx itself into the host"))?;
+        self.file(&own)
+            .map_err(files("make a place for m8trx itself"))?;
+        binary
+            .attach(&own)
+            .map_err(mounts("bring m8trx itself into the host"))?;
         standins::install_base(&self.0).map_err(files("put the stand-ins in place"))?;
         let marker = standins::Marker::new(making);
-        let marker = serde_json::to_vec(&marker).map_err(|error| files("describe the host")(error.into()))?;
-        fs::write(self.at(MARKER.trim_start_matches('/')), marker).map_err(files("describe the host"))?;
+        let marker = serde_json::to_vec(&marker)
+            .map_err(|error| files("describe the host")(error.into()))?;
+        fs::write(self.at(MARKER.trim_start_matches('/')), marker)
+            .map_err(files("describe the host"))?;
 
         self.devices().map_err(mounts("make the host's /dev"))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("proc"), &self.at("proc"), Some("proc"), flags, None::<&str>)
-            .map_err(|error| Failure::new(Stage::Mounts, "mount a /proc of the host's own", error))
+        mount(
+            Some("proc"),
+            &self.at("proc"),
+            Some("proc"),
+            flags,
+            None::<&str>,
+        )
+        .map_err(|error| Failure::new(Stage::Mounts, "mount a /proc of the host's own", error))
     }
 
     fn folders(&self) -> io::Result<()> {
@@ -224,13 +249,18 @@ impl Root {
         for path in LIBRARIES {
             let machine = Path::new("/").join(path);
             match fs::symlink_metadata(&machine) {
-                Ok(metadata) if metadata.is_symlink() => symlink(fs::read_link(&machine)?, self.at(path))?,
+                Ok(metadata) if metadata.is_symlink() => {
+                    symlink(fs::read_link(&machine)?, self.at(path))?
+                }
                 Ok(metadata) if metadata.is_dir() => self.take(path, path)?,
                 _ => continue,
             }
             // Programs that look for their libraries beside themselves (python3) find them here.
             if let Some(name) = path.strip_prefix("usr/") {
-                symlink(format!("/usr/{name}"), self.at(&format!("{MACHINE}/usr/{name}")))?;
+                symlink(
+                    format!("/usr/{name}"),
+                    self.at(&format!("{MACHINE}/usr/{name}")),
+                )?;
             }
         }
         Ok(())
@@ -267,7 +297,13 @@ impl Root {
         fs::create_dir(dev.join("pts"))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         let options = Some("newinstance,ptmxmode=0666,mode=620");
-        mount(Some("devpts"), &dev.join("pts"), Some("devpts"), flags, options)?;
+        mount(
+            Some("devpts"),
+            &dev.join("pts"),
+            Some("devpts"),
+            flags,
+            options,
+        )?;
         Ok(())
     }
 }

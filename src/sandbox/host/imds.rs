@@ -33,20 +33,32 @@ pub(super) struct Imds(String);
 impl Imds {
     /// Gets a token for six minutes. Any status but 200 is an error, as for cloud-init and the AWS CLI.
     pub fn connect() -> io::Result<Imds> {
-        let answer = request("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 360")?;
+        let answer = request(
+            "PUT",
+            "/latest/api/token",
+            "X-aws-ec2-metadata-token-ttl-seconds: 360",
+        )?;
         let status = answer.status;
-        let token = answer
-            .text()
-            .ok_or_else(|| io::Error::other(format!("the metadata service answers {status} to a token request")))?;
+        let token = answer.text().ok_or_else(|| {
+            io::Error::other(format!(
+                "the metadata service answers {status} to a token request"
+            ))
+        })?;
         // A token goes back in a header line, so what is not one line is not a token.
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(io::Error::other("the metadata service sent no usable token"));
+            return Err(io::Error::other(
+                "the metadata service sent no usable token",
+            ));
         }
         Ok(Imds(token))
     }
 
     pub fn get(&self, path: &str) -> io::Result<Answer> {
-        request("GET", path, &format!("X-aws-ec2-metadata-token: {}", self.0))
+        request(
+            "GET",
+            path,
+            &format!("X-aws-ec2-metadata-token: {}", self.0),
+        )
     }
 }
 
@@ -54,8 +66,9 @@ fn request(method: &str, path: &str, header: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&SERVICE, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     // HTTP/1.0: the answer ends with the connection and is never in chunks.
-    let request =
-        format!("{method} {path} HTTP/1.0\r\nHost: 169.254.169.254\r\n{header}\r\nContent-Length: 0\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: 169.254.169.254\r\n{header}\r\nContent-Length: 0\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -65,7 +78,12 @@ fn request(method: &str, path: &str, header: &str) -> io::Result<Answer> {
 fn parse(answer: &[u8]) -> Option<Answer> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let status = head
+        .strip_prefix("HTTP/1.")?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
     Some(Answer {
         status,
         body: answer[end + 4..].to_vec(),
@@ -79,7 +97,10 @@ mod tests {
     #[test]
     fn reads_status_and_body() {
         let answer = parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno").unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (404, b"no".as_slice()));
+        assert_eq!(
+            (answer.status, answer.body.as_slice()),
+            (404, b"no".as_slice())
+        );
         assert_eq!(answer.text(), None);
         assert_eq!(parse(b"<html>"), None);
         assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\n\xff").unwrap().text(), None);

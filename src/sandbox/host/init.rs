@@ -31,15 +31,39 @@ const BOOT_OFFSET: Duration = Duration::from_millis(9_214);
 
 /// What an EC2 instance prints before cloud-init; `{}` is the host's name.
 const BOOT_LINES: [(&str, &str); 9] = [
-    ("    0.000000", "Linux version 6.8.0-1029-aws (buildd@lcy02-amd64-031) (x86_64-linux-gnu-gcc-12 (Ubuntu 12.3.0-1ubuntu1~22.04) 12.3.0, GNU ld (GNU Binutils for Ubuntu) 2.38) #31~22.04.1-Ubuntu SMP"),
-    ("    0.000000", "Command line: BOOT_IMAGE=/boot/vmlinuz-6.8.0-1029-aws root=PARTUUID=5198cbc0-01 ro console=tty1 console=ttyS0 nvme_core.io_timeout=4294967295 panic=-1"),
-    ("    0.000000", "DMI: Amazon EC2 t3.micro/, BIOS 1.0 10/16/2017"),
-    ("    1.842177", "EXT4-fs (nvme0n1p1): mounted filesystem with ordered data mode"),
-    ("    2.417903", "systemd[1]: systemd 249.11-0ubuntu3.16 running in system mode (m8trx sandbox)"),
-    ("    2.431688", "systemd[1]: Detected virtualization amazon."),
+    (
+        "    0.000000",
+        "Linux version 6.8.0-1029-aws (buildd@lcy02-amd64-031) (x86_64-linux-gnu-gcc-12 (Ubuntu 12.3.0-1ubuntu1~22.04) 12.3.0, GNU ld (GNU Binutils for Ubuntu) 2.38) #31~22.04.1-Ubuntu SMP",
+    ),
+    (
+        "    0.000000",
+        "Command line: BOOT_IMAGE=/boot/vmlinuz-6.8.0-1029-aws root=PARTUUID=5198cbc0-01 ro console=tty1 console=ttyS0 nvme_core.io_timeout=4294967295 panic=-1",
+    ),
+    (
+        "    0.000000",
+        "DMI: Amazon EC2 t3.micro/, BIOS 1.0 10/16/2017",
+    ),
+    (
+        "    1.842177",
+        "EXT4-fs (nvme0n1p1): mounted filesystem with ordered data mode",
+    ),
+    (
+        "    2.417903",
+        "systemd[1]: systemd 249.11-0ubuntu3.16 running in system mode (m8trx sandbox)",
+    ),
+    (
+        "    2.431688",
+        "systemd[1]: Detected virtualization amazon.",
+    ),
     ("    2.460019", "systemd[1]: Hostname set to <{}>."),
-    ("    5.108422", "cloud-init[512]: Cloud-init v. 24.4-0ubuntu1~22.04.1 running 'init-local'. Up 5.10 seconds."),
-    ("    7.651930", "cloud-init[561]: Cloud-init v. 24.4-0ubuntu1~22.04.1 running 'init'. Up 7.65 seconds."),
+    (
+        "    5.108422",
+        "cloud-init[512]: Cloud-init v. 24.4-0ubuntu1~22.04.1 running 'init-local'. Up 5.10 seconds.",
+    ),
+    (
+        "    7.651930",
+        "cloud-init[561]: Cloud-init v. 24.4-0ubuntu1~22.04.1 running 'init'. Up 7.65 seconds.",
+    ),
 ];
 
 /// The stamp of a console line, as the kernel writes it.
@@ -87,24 +111,35 @@ struct Init {
 impl Init {
     fn new(control: Channel) -> Result<Init, (Channel, io::Error)> {
         match Self::parts() {
-            Ok((marker, console, signals, requests, syslog, written, manager, booted)) => Ok(Init {
-                control,
-                marker,
-                console,
-                signals,
-                requests,
-                syslog,
-                written,
-                booted,
-                manager,
-                cloud_init: None,
-            }),
+            Ok((marker, console, signals, requests, syslog, written, manager, booted)) => {
+                Ok(Init {
+                    control,
+                    marker,
+                    console,
+                    signals,
+                    requests,
+                    syslog,
+                    written,
+                    booted,
+                    manager,
+                    cloud_init: None,
+                })
+            }
             Err(error) => Err((control, error)),
         }
     }
 
     #[allow(clippy::type_complexity)]
-    fn parts() -> io::Result<(Marker, File, SignalFd, UnixListener, UnixDatagram, File, Manager, Instant)> {
+    fn parts() -> io::Result<(
+        Marker,
+        File,
+        SignalFd,
+        UnixListener,
+        UnixDatagram,
+        File,
+        Manager,
+        Instant,
+    )> {
         prctl::set_name(c"systemd")?;
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         let booted = Instant::now();
@@ -121,9 +156,19 @@ impl Init {
         fs::set_permissions("/run/systemd/dev-log", Permissions::from_mode(0o666))?;
         std::os::unix::fs::symlink("/run/systemd/dev-log", "/dev/log")?;
         // Read and write, so that it never ends and writers never wait for a reader.
-        let written = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/console")?;
-        let manager = Manager::new(console.try_clone()?, booted, marker.conditions.systemd_fails)?;
-        Ok((marker, console, signals, requests, syslog, written, manager, booted))
+        let written = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/console")?;
+        let manager = Manager::new(
+            console.try_clone()?,
+            booted,
+            marker.conditions.systemd_fails,
+        )?;
+        Ok((
+            marker, console, signals, requests, syslog, written, manager, booted,
+        ))
     }
 
     fn serve(&mut self) -> i32 {
@@ -132,7 +177,10 @@ impl Init {
         }
         loop {
             self.manager.tick();
-            let wait = self.manager.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = self
+                .manager
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             let ready = match self.wait(wait) {
                 Ok(ready) => ready,
                 Err(_) => return 1,
@@ -166,9 +214,16 @@ impl Init {
             self.written.as_fd(),
         ];
         fds.extend(self.manager.output_pipes().map(AsFd::as_fd));
-        let mut fds: Vec<_> = fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<_> = fds
+            .into_iter()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         // Rounded up, or the last millisecond would spin.
-        let limit = limit.map(|limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).saturating_add(1));
+        let limit = limit.map(|limit| {
+            u32::try_from(limit.as_millis())
+                .unwrap_or(u32::MAX)
+                .saturating_add(1)
+        });
         let limit = limit.and_then(|limit| PollTimeout::try_from(limit.min(60_000)).ok());
         match poll(&mut fds, limit.unwrap_or(PollTimeout::NONE)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
@@ -183,6 +238,8 @@ impl Init {
     }
 
     fn boot(&mut self) {
+        // Process numbers as after a real boot, for whoever reads the console. Kernels without checkpointing start at 2.
+        let _ = fs::write("/proc/sys/kernel/ns_last_pid", "611");
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         for (stamp, text) in BOOT_LINES {
             if self.marker.conditions.user_data_never_runs && text.contains("cloud-init") {
@@ -199,7 +256,10 @@ impl Init {
         match self.start_cloud_init() {
             Ok(pid) => self.cloud_init = Some(pid),
             Err(error) => {
-                self.print(&format!("{} systemd[1]: Failed to start cloud-final.service: {error}", stamp(self.booted)));
+                self.print(&format!(
+                    "{} systemd[1]: Failed to start cloud-final.service: {error}",
+                    stamp(self.booted)
+                ));
                 self.boot_is_over();
             }
         }
@@ -225,13 +285,18 @@ impl Init {
             });
         }
         let child = command.spawn()?;
-        Ok(Pid::from_raw(i32::try_from(child.id()).expect("a process id")))
+        Ok(Pid::from_raw(
+            i32::try_from(child.id()).expect("a process id"),
+        ))
     }
 
     fn boot_is_over(&mut self) {
         self.manager.finished = true;
         let hostname = nix::unistd::gethostname().unwrap_or_default();
-        self.print(&format!("\r\nUbuntu 22.04.5 LTS {} ttyS0\r\n\r\n{0} login: ", hostname.to_string_lossy()));
+        self.print(&format!(
+            "\r\nUbuntu 22.04.5 LTS {} ttyS0\r\n\r\n{0} login: ",
+            hostname.to_string_lossy()
+        ));
     }
 
     fn reap(&mut self) {
@@ -262,7 +327,9 @@ impl Init {
             return;
         }
         let mut line = String::new();
-        let limited = Read::by_ref(&mut &stream).take(64 * 1024).read_line_from(&mut line);
+        let limited = Read::by_ref(&mut &stream)
+            .take(64 * 1024)
+            .read_line_from(&mut line);
         if let (Ok(_), Ok(request)) = (limited, serde_json::from_str(&line)) {
             self.manager.handle(request, stream);
         }
@@ -282,7 +349,11 @@ impl Init {
             let text = String::from_utf8_lossy(&buffer[..length]);
             let (priority, text) = split_priority(text.trim_end_matches(['\0', '\n']), INFO);
             // `Nov 23 10:00:00 tag[12]: message`, as logger(1) writes it.
-            let text = if text.get(3..4) == Some(" ") && text.len() > 16 { text.get(16..).unwrap_or(text) } else { text };
+            let text = if text.get(3..4) == Some(" ") && text.len() > 16 {
+                text.get(16..).unwrap_or(text)
+            } else {
+                text
+            };
             let (tag, message) = text.split_once(": ").unwrap_or(("unknown", text));
             let (name, pid) = tag.split_once('[').unwrap_or((tag, "0]"));
             let pid = pid.trim_end_matches(']').parse().unwrap_or(0);

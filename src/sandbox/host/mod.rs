@@ -121,7 +121,11 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::start`].
-    pub async fn start_from(spec: HostSpec, stage: &Path, binary: &Path) -> Result<Host, HostError> {
+    pub async fn start_from(
+        spec: HostSpec,
+        stage: &Path,
+        binary: &Path,
+    ) -> Result<Host, HostError> {
         if !stage.is_dir() {
             let missing = format!("needs the folder {}, which does not exist", stage.display());
             return Err(HostError::Setup(missing));
@@ -145,11 +149,15 @@ impl Host {
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )
         .map_err(|error| HostError::Control(error.into()))?;
-        let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into()).map_err(HostError::Control)?;
+        let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(read.into())
+            .map_err(HostError::Control)?;
         let reader = tokio::spawn(console.clone().follow(pipe));
 
-        let shaking = tokio::task::spawn_blocking(move || shake_hands(&ours, making).map(|fds| (ours, fds)));
-        let shaken = shaking.await.map_err(|error| HostError::Setup(error.to_string()))?;
+        let shaking =
+            tokio::task::spawn_blocking(move || shake_hands(&ours, making).map(|fds| (ours, fds)));
+        let shaken = shaking
+            .await
+            .map_err(|error| HostError::Setup(error.to_string()))?;
         let (control, fds) = match shaken {
             Ok(shaken) => shaken,
             Err(HostError::Ended(_)) => {
@@ -157,12 +165,19 @@ impl Host {
                 // The child's last words, such as a panic, are on the console.
                 let _ = tokio::time::timeout(STOP_LIMIT, reader).await;
                 let words = String::from_utf8_lossy(&console.bytes()).trim().to_owned();
-                let words = if words.is_empty() { words } else { format!(": {words}") };
+                let words = if words.is_empty() {
+                    words
+                } else {
+                    format!(": {words}")
+                };
                 return Err(HostError::Ended(words));
             }
             Err(error) => return Err(error),
         };
-        let listeners = names.into_iter().zip(fds.into_iter().map(Into::into)).collect();
+        let listeners = names
+            .into_iter()
+            .zip(fds.into_iter().map(Into::into))
+            .collect();
         Ok(Host {
             control: Some(control),
             child,
@@ -209,7 +224,10 @@ impl Host {
             control.hang_up();
         }
         self.listeners.clear();
-        if tokio::time::timeout(STOP_LIMIT, self.exited()).await.is_err() {
+        if tokio::time::timeout(STOP_LIMIT, self.exited())
+            .await
+            .is_err()
+        {
             // Process 1 is killed with its parent, and everything else with process 1.
             let _ = self.child.start_kill();
             self.exited().await;
@@ -244,11 +262,17 @@ fn command(binary: &Path, control: Channel, console: OwnedFd) -> io::Result<std:
 
 /// Sends what to make and waits until process 1 is up. Blocking.
 fn shake_hands(control: &Channel, making: Making) -> Result<Vec<OwnedFd>, HostError> {
-    control.time_out_after(SETUP_LIMIT).map_err(HostError::Control)?;
-    let expected = making.listeners.len();
     control
-        .send(&Order::Make(Box::new(making)), &[])
+        .time_out_after(SETUP_LIMIT)
         .map_err(HostError::Control)?;
+    let expected = making.listeners.len();
+    match control.send(&Order::Make(Box::new(making)), &[]) {
+        // It has ended already, perhaps after saying why.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(HostError::Control(error));
+        }
+        _ => {}
+    }
     let mut listeners = Vec::new();
     loop {
         match control.receive::<Report>() {

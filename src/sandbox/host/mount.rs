@@ -53,7 +53,9 @@ impl Tree {
         let from = path(from)?;
         let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
         // SAFETY: the path is a NUL-terminated string that outlives the call.
-        let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags) })?;
+        let fd = check(unsafe {
+            libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags)
+        })?;
         let fd = i32::try_from(fd).expect("a descriptor");
         // SAFETY: the kernel has just made this descriptor and nothing else holds it.
         Ok(Tree(unsafe { OwnedFd::from_raw_fd(fd) }))

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getegid, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid, setsid};
 
 use super::control::{Channel, Making, Order, Report};
 use super::error::{Failure, Stage};
@@ -51,7 +51,8 @@ fn report(control: &Channel, failure: Failure) -> i32 {
 }
 
 fn make(control: &Channel) -> Result<i32, Failure> {
-    let failed = |what: &'static str| move |error: nix::Error| Failure::new(Stage::Namespaces, what, error);
+    let failed =
+        |what: &'static str| move |error: nix::Error| Failure::new(Stage::Namespaces, what, error);
     // Out of the operator's terminal and process group: Ctrl-C is the operator's to handle, and the host must not be able to
     // read or write the terminal.
     setsid().map_err(failed("leave the terminal"))?;
@@ -106,8 +107,9 @@ fn wait(pid: Pid) -> i32 {
 /// Maps root of the host to one unprivileged id outside.
 fn map_ids(pid: Pid) -> Result<(), Failure> {
     let write = |file: &str, text: &str| {
-        fs::write(format!("/proc/{pid}/{file}"), text)
-            .map_err(|error| Failure::new(Stage::IdMap, format!("write the {file} of the host"), error))
+        fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| {
+            Failure::new(Stage::IdMap, format!("write the {file} of the host"), error)
+        })
     };
     if geteuid().is_root() {
         let nobody = format!("0 {UNPRIVILEGED} 1");
@@ -140,7 +142,10 @@ fn become_the_host(control: &Channel, binary: Option<Tree>) -> Failure {
     Failure::new(Stage::Init, "start process 1 of the host", error)
 }
 
-fn prepare(control: &Channel, binary: Option<Tree>) -> Result<(Vec<OwnedFd>, Box<Making>), Failure> {
+fn prepare(
+    control: &Channel,
+    binary: Option<Tree>,
+) -> Result<(Vec<OwnedFd>, Box<Making>), Failure> {
     take_ids()?;
     let message = control
         .receive::<Order>()
@@ -162,7 +167,8 @@ fn prepare(control: &Channel, binary: Option<Tree>) -> Result<(Vec<OwnedFd>, Box
 }
 
 fn take_ids() -> Result<(), Failure> {
-    let failed = |what: &'static str| move |error: nix::Error| Failure::new(Stage::IdMap, what, error);
+    let failed =
+        |what: &'static str| move |error: nix::Error| Failure::new(Stage::IdMap, what, error);
     let denied = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
     if !denied {
         setgroups(&[]).map_err(failed("leave the operator's groups"))?;
@@ -207,5 +213,7 @@ pub(super) fn drop_dangerous_capabilities() -> io::Result<()> {
 pub(super) fn console() -> io::Result<fs::File> {
     let stdout = io::stdout();
     debug_assert_eq!(stdout.as_raw_fd(), 1);
-    Ok(fs::File::from(std::os::fd::AsFd::as_fd(&stdout).try_clone_to_owned()?))
+    Ok(fs::File::from(
+        std::os::fd::AsFd::as_fd(&stdout).try_clone_to_owned()?,
+    ))
 }

@@ -25,14 +25,16 @@ pub(super) fn make(making: &Making) -> Result<Vec<OwnedFd>, Failure> {
     for (index, address) in making.addresses.iter().enumerate() {
         // 127.0.0.0/8 is there with the device.
         if !address.is_loopback() {
-            add_address(&control, index, *address).map_err(failed(format!("add the address {address}")))?;
+            add_address(&control, index, *address)
+                .map_err(failed(format!("add the address {address}")))?;
         }
     }
     making
         .listeners
         .iter()
         .map(|address| {
-            let listener = TcpListener::bind(address).map_err(failed(format!("listen on {address}")))?;
+            let listener =
+                TcpListener::bind(address).map_err(failed(format!("listen on {address}")))?;
             Ok(listener.into())
         })
         .collect()

@@ -36,27 +36,53 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         if let Some(name) = argument.strip_prefix("--") {
-            let (name, value) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value)));
+            let (name, value) = name
+                .split_once('=')
+                .map_or((name, None), |(name, value)| (name, Some(value)));
             match name {
                 "yes" | "assume-yes" => options.yes = true,
                 "quiet" => options.quiet += 1,
                 "option" => {
-                    let value = value.map(str::to_owned).or_else(|| arguments.next().cloned());
+                    let value = value
+                        .map(str::to_owned)
+                        .or_else(|| arguments.next().cloned());
                     setting(&mut options, &value.unwrap_or_default())?;
                 }
                 "download-only" => options.download_only = true,
                 "simulate" | "dry-run" | "just-print" | "no-act" => options.simulate = true,
-                "no-install-recommends" | "install-recommends" | "fix-missing" | "fix-broken" | "allow-downgrades"
-                | "allow-change-held-packages" | "no-upgrade" | "only-upgrade" | "reinstall" | "purge" | "auto-remove"
-                | "autoremove" | "allow-releaseinfo-change" | "no-show-upgraded" | "show-progress" | "allow-unauthenticated"
-                | "force-yes" | "error-on" | "no-remove" => {
+                "no-install-recommends"
+                | "install-recommends"
+                | "fix-missing"
+                | "fix-broken"
+                | "allow-downgrades"
+                | "allow-change-held-packages"
+                | "no-upgrade"
+                | "only-upgrade"
+                | "reinstall"
+                | "purge"
+                | "auto-remove"
+                | "autoremove"
+                | "allow-releaseinfo-change"
+                | "no-show-upgraded"
+                | "show-progress"
+                | "allow-unauthenticated"
+                | "force-yes"
+                | "error-on"
+                | "no-remove" => {
                     if name == "error-on" {
                         options.strict_update = value == Some("any");
                     }
                 }
-                _ => return Err(format!("E: Command line option --{name} is not understood in combination with the other options")),
+                _ => {
+                    return Err(format!(
+                        "E: Command line option --{name} is not understood in combination with the other options"
+                    ));
+                }
             }
-        } else if let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+        } else if let Some(letters) = argument
+            .strip_prefix('-')
+            .filter(|letters| !letters.is_empty())
+        {
             let mut letters = letters.chars();
             while let Some(letter) = letters.next() {
                 match letter {
@@ -69,13 +95,21 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
                     '=' => break,
                     'o' | 't' | 'c' => {
                         let rest = letters.as_str();
-                        let value = if rest.is_empty() { arguments.next().cloned().unwrap_or_default() } else { rest.to_owned() };
+                        let value = if rest.is_empty() {
+                            arguments.next().cloned().unwrap_or_default()
+                        } else {
+                            rest.to_owned()
+                        };
                         if letter == 'o' {
                             setting(&mut options, &value)?;
                         }
                         break;
                     }
-                    _ => return Err(format!("E: Command line option '{letter}' [from -{letter}] is not understood in combination with the other options.")),
+                    _ => {
+                        return Err(format!(
+                            "E: Command line option '{letter}' [from -{letter}] is not understood in combination with the other options."
+                        ));
+                    }
                 }
             }
         } else {
@@ -89,7 +123,9 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
 
 fn setting(options: &mut Options, text: &str) -> Result<(), String> {
     let Some((name, value)) = text.split_once('=') else {
-        return Err(format!("E: Option {text}: Configuration item specification must have an =<val>."));
+        return Err(format!(
+            "E: Option {text}: Configuration item specification must have an =<val>."
+        ));
     };
     match name.to_ascii_lowercase().as_str() {
         "dpkg::lock::timeout" => options.lock_timeout = value.parse().unwrap_or(0),
@@ -151,13 +187,17 @@ fn lock(options: &Options, fault: Option<&AptFault>) -> Option<i32> {
         let asked = u64::try_from(options.lock_timeout).unwrap_or(u64::MAX);
         let wait = LONGEST_LOCK_WAIT.min(Duration::from_secs(asked));
         for _ in 0..wait.as_secs() {
-            err(format!("Waiting for cache lock: Could not get lock {holder}..."));
+            err(format!(
+                "Waiting for cache lock: Could not get lock {holder}..."
+            ));
             std::thread::sleep(Duration::from_secs(1));
         }
     }
     err(format!("E: Could not get lock {holder}"));
     err("N: Be aware that removing the lock file is not a solution and may break your system.");
-    err("E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?");
+    err(
+        "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+    );
     Some(FAILED)
 }
 
@@ -169,21 +209,42 @@ fn reading(options: &Options) {
 
 /// Repositories beside Ubuntu's own.
 fn has_tailscale_source() -> bool {
-    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let folder = fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut texts = folder.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    texts.any(|text| text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains("pkgs.tailscale.com")))
+    texts.any(|text| {
+        text.lines()
+            .any(|line| !line.trim_start().starts_with('#') && line.contains("pkgs.tailscale.com"))
+    })
 }
 
 fn update(options: &Options, fault: Option<&AptFault>) -> i32 {
     if fault == Some(&AptFault::MirrorDown) {
-        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"].iter().enumerate() {
-            out(format!("Ign:{} http://{MIRROR}/ubuntu {suite} InRelease", index + 1));
+        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"]
+            .iter()
+            .enumerate()
+        {
+            out(format!(
+                "Ign:{} http://{MIRROR}/ubuntu {suite} InRelease",
+                index + 1
+            ));
         }
-        let refused = format!("Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out");
+        let refused =
+            format!("Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out");
         let mut failures = Vec::new();
-        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"].iter().enumerate() {
-            out(format!("Err:{} http://{MIRROR}/ubuntu {suite} InRelease\n  {refused}", index + 4));
-            failures.push(format!("Failed to fetch http://{MIRROR}/ubuntu/dists/{suite}/InRelease  {refused}"));
+        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"]
+            .iter()
+            .enumerate()
+        {
+            out(format!(
+                "Err:{} http://{MIRROR}/ubuntu {suite} InRelease\n  {refused}",
+                index + 4
+            ));
+            failures.push(format!(
+                "Failed to fetch http://{MIRROR}/ubuntu/dists/{suite}/InRelease  {refused}"
+            ));
         }
         out("Reading package lists...");
         // By default apt only warns, and its exit code is 0.
@@ -191,12 +252,20 @@ fn update(options: &Options, fault: Option<&AptFault>) -> i32 {
         for failure in failures {
             err(format!("{letter}: {failure}"));
         }
-        err(format!("{letter}: Some index files failed to download. They have been ignored, or old ones used instead."));
+        err(format!(
+            "{letter}: Some index files failed to download. They have been ignored, or old ones used instead."
+        ));
         return if options.strict_update { FAILED } else { 0 };
     }
     if options.quiet < 2 {
-        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"].iter().enumerate() {
-            out(format!("Get:{} http://{MIRROR}/ubuntu {suite} InRelease [270 kB]", index + 1));
+        for (index, suite) in ["jammy", "jammy-updates", "jammy-security"]
+            .iter()
+            .enumerate()
+        {
+            out(format!(
+                "Get:{} http://{MIRROR}/ubuntu {suite} InRelease [270 kB]",
+                index + 1
+            ));
         }
         if has_tailscale_source() {
             out("Get:4 https://pkgs.tailscale.com/stable/ubuntu jammy InRelease");
@@ -204,11 +273,19 @@ fn update(options: &Options, fault: Option<&AptFault>) -> i32 {
         out("Reading package lists...");
     }
     let fetched = |name: &str| fs::write(Path::new(LISTS).join(name), "");
-    let done = fetched("archive").and_then(|()| if has_tailscale_source() { fetched("tailscale") } else { Ok(()) });
+    let done = fetched("archive").and_then(|()| {
+        if has_tailscale_source() {
+            fetched("tailscale")
+        } else {
+            Ok(())
+        }
+    });
     match done {
         Ok(()) => 0,
         Err(error) => {
-            err(format!("E: List directory {LISTS} is not writable: {error}"));
+            err(format!(
+                "E: List directory {LISTS} is not writable: {error}"
+            ));
             FAILED
         }
     }
@@ -241,10 +318,15 @@ fn install(options: &Options, names: &[&str], fault: Option<&AptFault>) -> i32 {
         match locate(name, fault) {
             Some(package) if packages::installed(name).is_some() => {
                 if options.quiet < 2 {
-                    out(format!("{name} is already the newest version ({}).", package.version));
+                    out(format!(
+                        "{name} is already the newest version ({}).",
+                        package.version
+                    ));
                 }
             }
-            Some(package) if !wanted.iter().any(|other: &&Package| other.name == name) => wanted.push(package),
+            Some(package) if !wanted.iter().any(|other: &&Package| other.name == name) => {
+                wanted.push(package)
+            }
             Some(_) => {}
             None => {
                 err(format!("E: Unable to locate package {name}"));
@@ -258,10 +340,15 @@ fn install(options: &Options, names: &[&str], fault: Option<&AptFault>) -> i32 {
     let count = wanted.len();
     if count > 0 && options.quiet < 2 {
         let list: Vec<_> = wanted.iter().map(|package| package.name).collect();
-        out(format!("The following NEW packages will be installed:\n  {}", list.join(" ")));
+        out(format!(
+            "The following NEW packages will be installed:\n  {}",
+            list.join(" ")
+        ));
     }
     if count == 0 || options.quiet < 2 {
-        out(format!("0 upgraded, {count} newly installed, 0 to remove and 0 not upgraded."));
+        out(format!(
+            "0 upgraded, {count} newly installed, 0 to remove and 0 not upgraded."
+        ));
     }
     if count == 0 || options.simulate {
         return 0;
@@ -277,28 +364,44 @@ fn install(options: &Options, names: &[&str], fault: Option<&AptFault>) -> i32 {
     }
     if fault == Some(&AptFault::MirrorDown) {
         for package in &wanted {
-            err(format!("E: Failed to fetch http://{MIRROR}/ubuntu/pool/{}  Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out", package.name));
+            err(format!(
+                "E: Failed to fetch http://{MIRROR}/ubuntu/pool/{}  Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out",
+                package.name
+            ));
         }
-        err("E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?");
+        err(
+            "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?",
+        );
         return FAILED;
     }
     if options.download_only {
         return 0;
     }
     if std::env::var("DEBIAN_FRONTEND").as_deref() != Ok("noninteractive") {
-        err("debconf: unable to initialize frontend: Dialog\ndebconf: (TERM is not set, so the dialog frontend is not usable.)\ndebconf: falling back to frontend: Readline");
+        err(
+            "debconf: unable to initialize frontend: Dialog\ndebconf: (TERM is not set, so the dialog frontend is not usable.)\ndebconf: falling back to frontend: Readline",
+        );
     }
     for package in wanted {
         if options.quiet < 2 {
-            out(format!("Unpacking {} ({}) ...", package.name, package.version));
+            out(format!(
+                "Unpacking {} ({}) ...",
+                package.name, package.version
+            ));
         }
         if let Err(error) = packages::install(package) {
-            err(format!("dpkg: error processing archive {}_{}.deb (--unpack):\n {error}", package.name, package.version));
+            err(format!(
+                "dpkg: error processing archive {}_{}.deb (--unpack):\n {error}",
+                package.name, package.version
+            ));
             err("E: Sub-process /usr/bin/dpkg returned an error code (1)");
             return FAILED;
         }
         if options.quiet < 2 {
-            out(format!("Setting up {} ({}) ...", package.name, package.version));
+            out(format!(
+                "Setting up {} ({}) ...",
+                package.name, package.version
+            ));
         }
     }
     0
@@ -307,13 +410,21 @@ fn install(options: &Options, names: &[&str], fault: Option<&AptFault>) -> i32 {
 /// Runs `apt-cache`: `policy` and `show`, which scripts use to see whether a package exists.
 pub(super) fn cache(arguments: &[String]) -> i32 {
     let fault = Marker::read().ok().and_then(|marker| marker.conditions.apt);
-    let words: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
+    let words: Vec<_> = arguments
+        .iter()
+        .filter(|word| !word.starts_with('-'))
+        .map(String::as_str)
+        .collect();
     match words.as_slice() {
         ["policy", names @ ..] => {
             for name in names {
                 if let Some(package) = locate(name, fault.as_ref()) {
-                    let installed = packages::installed(name).unwrap_or_else(|| "(none)".to_owned());
-                    out(format!("{name}:\n  Installed: {installed}\n  Candidate: {}", package.version));
+                    let installed =
+                        packages::installed(name).unwrap_or_else(|| "(none)".to_owned());
+                    out(format!(
+                        "{name}:\n  Installed: {installed}\n  Candidate: {}",
+                        package.version
+                    ));
                 }
             }
             0
@@ -322,7 +433,9 @@ pub(super) fn cache(arguments: &[String]) -> i32 {
             let mut code = 0;
             for name in names {
                 match locate(name, fault.as_ref()) {
-                    Some(package) => out(format!("Package: {name}\nVersion: {}\n", package.version)),
+                    Some(package) => {
+                        out(format!("Package: {name}\nVersion: {}\n", package.version))
+                    }
                     None => {
                         err("N: Unable to locate package ".to_owned() + name);
                         err("E: No packages found");
@@ -355,8 +468,16 @@ mod tests {
         assert_eq!(all.words, ["install", "jq"]);
         assert!(options("-qq update").unwrap().yes);
         assert!(!options("install jq").unwrap().yes);
-        assert!(options("install --frobnicate jq").unwrap_err().starts_with("E: Command line option --frobnicate"));
-        assert!(options("-Z update").unwrap_err().starts_with("E: Command line option 'Z'"));
+        assert!(
+            options("install --frobnicate jq")
+                .unwrap_err()
+                .starts_with("E: Command line option --frobnicate")
+        );
+        assert!(
+            options("-Z update")
+                .unwrap_err()
+                .starts_with("E: Command line option 'Z'")
+        );
         assert!(options("-o Nonsense update").is_err());
     }
 }

@@ -10,15 +10,21 @@ pub(super) fn run(arguments: &[String]) -> i32 {
             0
         }
         Some("version") => {
-            out("Client:\n Version:           27.5.1\n OS/Arch:           linux/amd64\n\nServer:\n Engine:\n  Version:          27.5.1 (m8trx sandbox)");
+            out(
+                "Client:\n Version:           27.5.1\n OS/Arch:           linux/amd64\n\nServer:\n Engine:\n  Version:          27.5.1 (m8trx sandbox)",
+            );
             0
         }
         Some("info") => {
-            out("Client:\n Version:    27.5.1\n\nServer:\n Containers: 0\n Images: 0\n Server Version: 27.5.1 (m8trx sandbox)");
+            out(
+                "Client:\n Version:    27.5.1\n\nServer:\n Containers: 0\n Images: 0\n Server Version: 27.5.1 (m8trx sandbox)",
+            );
             0
         }
         Some(command) => {
-            err(format!("docker: {command}: not in the sandbox; its host has no containers"));
+            err(format!(
+                "docker: {command}: not in the sandbox; its host has no containers"
+            ));
             1
         }
         None => {

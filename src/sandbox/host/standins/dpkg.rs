@@ -14,7 +14,9 @@ pub(super) fn run(arguments: &[String]) -> i32 {
             let mut code = 0;
             for name in names {
                 match packages::installed(name) {
-                    Some(version) => out(format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n")),
+                    Some(version) => out(format!(
+                        "Package: {name}\nStatus: install ok installed\nVersion: {version}\n"
+                    )),
                     None => {
                         err(format!(
                             "dpkg-query: package '{name}' is not installed and no information is available\nUse dpkg --info (= dpkg-deb --info) to examine archive files."
@@ -28,7 +30,9 @@ pub(super) fn run(arguments: &[String]) -> i32 {
         ["-l" | "--list", rest @ ..] => list(rest),
         ["--configure", "-a"] => 0,
         _ => {
-            err("dpkg: the sandbox's host knows only --print-architecture, -s, -l and --configure -a");
+            err(
+                "dpkg: the sandbox's host knows only --print-architecture, -s, -l and --configure -a",
+            );
             2
         }
     }
@@ -44,7 +48,9 @@ pub(super) fn query(arguments: &[String]) -> i32 {
         match argument {
             "-W" | "--show" => show = true,
             "-f" => format = arguments.next().unwrap_or_default().to_owned(),
-            _ if argument.starts_with("--showformat=") => format = argument["--showformat=".len()..].to_owned(),
+            _ if argument.starts_with("--showformat=") => {
+                format = argument["--showformat=".len()..].to_owned()
+            }
             _ if argument.starts_with("-f=") => format = argument["-f=".len()..].to_owned(),
             _ if argument.starts_with("-f") => format = argument["-f".len()..].to_owned(),
             name => names.push(name),
@@ -82,7 +88,10 @@ fn list(names: &[&str]) -> i32 {
     let mut code = 0;
     for name in names {
         match packages::installed(name) {
-            Some(version) => out(format!("ii  {name}  {version}  {}", packages::architecture())),
+            Some(version) => out(format!(
+                "ii  {name}  {version}  {}",
+                packages::architecture()
+            )),
             None => {
                 err(format!("dpkg-query: no packages found matching {name}"));
                 code = 1;

@@ -24,10 +24,14 @@ pub(super) fn post(
 ) -> Result<(u16, String), NoAnswer> {
     // Set already when this process has asked before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|_| NoAnswer::Connect)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|_| NoAnswer::Connect)?;
     runtime.block_on(async {
         let bundle = fs::read(BUNDLE).unwrap_or_default();
-        let certificates = reqwest::Certificate::from_pem_bundle(&bundle).map_err(|_| NoAnswer::Certificate)?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&bundle).map_err(|_| NoAnswer::Certificate)?;
         let client = reqwest::Client::builder()
             .tls_certs_only(certificates)
             .no_proxy()

@@ -22,8 +22,13 @@ struct Options {
 }
 
 fn priority(text: &str) -> Option<u8> {
-    let names = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
-    let number = names.iter().position(|name| *name == text).or_else(|| text.parse().ok().filter(|number| *number < 8));
+    let names = [
+        "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
+    ];
+    let number = names
+        .iter()
+        .position(|name| *name == text)
+        .or_else(|| text.parse().ok().filter(|number| *number < 8));
     number.and_then(|number| u8::try_from(number).ok())
 }
 
@@ -42,9 +47,14 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     // Letters may be joined (`-xeu unit`), and a value may follow its letter directly (`-n20`).
     let mut words: Vec<String> = Vec::new();
     for argument in arguments {
-        match argument.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1) {
+        match argument
+            .strip_prefix('-')
+            .filter(|rest| !rest.starts_with('-') && rest.len() > 1)
+        {
             Some(letters) => {
-                let at = letters.find(['u', 'n', 'o', 'p', 't', 'g', 'S', 'U']).unwrap_or(letters.len() - 1);
+                let at = letters
+                    .find(['u', 'n', 'o', 'p', 't', 'g', 'S', 'U'])
+                    .unwrap_or(letters.len() - 1);
                 words.extend(letters[..=at].chars().map(|letter| format!("-{letter}")));
                 if at + 1 < letters.len() {
                     words.push(letters[at + 1..].to_owned());
@@ -56,14 +66,20 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     let mut words = words.into_iter().peekable();
     while let Some(word) = words.next() {
         let (name, inline) = match word.split_once('=') {
-            Some((name, value)) if word.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
+            Some((name, value)) if word.starts_with("--") => {
+                (name.to_owned(), Some(value.to_owned()))
+            }
             _ => (word, None),
         };
         let mut value = || inline.clone().or_else(|| words.next()).unwrap_or_default();
         match name.as_str() {
             "-u" | "--unit" => {
                 let unit = value();
-                options.units.push(if unit.contains('.') { unit } else { format!("{unit}.service") });
+                options.units.push(if unit.contains('.') {
+                    unit
+                } else {
+                    format!("{unit}.service")
+                });
             }
             "-t" | "--identifier" => options.identifiers.push(value()),
             "-n" | "--lines" => {
@@ -71,12 +87,25 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
                 options.lines = if lines == "all" {
                     None
                 } else {
-                    Some(lines.parse().map_err(|_| format!("Failed to parse lines '{lines}'"))?)
+                    Some(
+                        lines
+                            .parse()
+                            .map_err(|_| format!("Failed to parse lines '{lines}'"))?,
+                    )
                 };
             }
             "-o" | "--output" => {
                 options.output = value();
-                if !["short", "short-iso", "short-precise", "short-full", "cat", "json"].contains(&options.output.as_str()) {
+                if ![
+                    "short",
+                    "short-iso",
+                    "short-precise",
+                    "short-full",
+                    "cat",
+                    "json",
+                ]
+                .contains(&options.output.as_str())
+                {
                     return Err(format!("Unknown output format '{}'.", options.output));
                 }
             }
@@ -93,8 +122,11 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
                 // The only boot there is may be named.
                 words.next_if(|word| word == "0" || word == "-0");
             }
-            "--no-pager" | "-x" | "--catalog" | "-a" | "--all" | "-l" | "--full" | "--no-hostname" | "--utc" | "--sync" | "--flush" | "--system" => {}
-            _ if name.starts_with("_SYSTEMD_UNIT=") => options.units.push(name["_SYSTEMD_UNIT=".len()..].to_owned()),
+            "--no-pager" | "-x" | "--catalog" | "-a" | "--all" | "-l" | "--full"
+            | "--no-hostname" | "--utc" | "--sync" | "--flush" | "--system" => {}
+            _ if name.starts_with("_SYSTEMD_UNIT=") => options
+                .units
+                .push(name["_SYSTEMD_UNIT=".len()..].to_owned()),
             "--since" | "-S" | "--until" | "-U" | "-k" | "--vacuum-time" => {
                 return Err(format!("journalctl: {name} is not in the sandbox"));
             }
@@ -106,9 +138,17 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
 
 impl Options {
     fn wants(&self, entry: &Entry) -> bool {
-        let unit = self.units.is_empty() || entry.unit.as_ref().is_some_and(|unit| self.units.contains(unit));
-        let identifier = self.identifiers.is_empty() || self.identifiers.contains(&entry.identifier);
-        let pattern = self.pattern.as_ref().is_none_or(|pattern| entry.message.contains(pattern.as_str()));
+        let unit = self.units.is_empty()
+            || entry
+                .unit
+                .as_ref()
+                .is_some_and(|unit| self.units.contains(unit));
+        let identifier =
+            self.identifiers.is_empty() || self.identifiers.contains(&entry.identifier);
+        let pattern = self
+            .pattern
+            .as_ref()
+            .is_none_or(|pattern| entry.message.contains(pattern.as_str()));
         unit && identifier && pattern && entry.priority <= self.priority
     }
 
@@ -125,7 +165,14 @@ impl Options {
             })
             .to_string(),
             "short" => short(entry),
-            other => line(entry, if other == "short-full" { "%a %Y-%m-%d %H:%M:%S UTC" } else { "%Y-%m-%dT%H:%M:%S%z" }),
+            other => line(
+                entry,
+                if other == "short-full" {
+                    "%a %Y-%m-%d %H:%M:%S UTC"
+                } else {
+                    "%Y-%m-%dT%H:%M:%S%z"
+                },
+            ),
         });
     }
 }
@@ -136,9 +183,19 @@ pub(super) fn short(entry: &Entry) -> String {
 }
 
 fn line(entry: &Entry, format: &str) -> String {
-    let time = entry.time.to_zoned_datetime(TimeZone::UTC).strftime(format).to_string();
+    let time = entry
+        .time
+        .to_zoned_datetime(TimeZone::UTC)
+        .strftime(format)
+        .to_string();
     let host = nix::unistd::gethostname().unwrap_or_default();
-    format!("{time} {} {}[{}]: {}", host.to_string_lossy(), entry.identifier, entry.pid, entry.message)
+    format!(
+        "{time} {} {}[{}]: {}",
+        host.to_string_lossy(),
+        entry.identifier,
+        entry.pid,
+        entry.message
+    )
 }
 
 /// Runs `journalctl`.
@@ -159,9 +216,16 @@ pub(super) fn run(arguments: &[String]) -> i32 {
                 return 1;
             }
         };
-        let mut wanted: Vec<_> = entries.iter().skip(seen).filter(|entry| options.wants(entry)).collect();
+        let mut wanted: Vec<_> = entries
+            .iter()
+            .skip(seen)
+            .filter(|entry| options.wants(entry))
+            .collect();
         if seen == 0 {
-            let lines = options.lines.or(options.follow.then_some(10)).unwrap_or(usize::MAX);
+            let lines = options
+                .lines
+                .or(options.follow.then_some(10))
+                .unwrap_or(usize::MAX);
             wanted.drain(..wanted.len().saturating_sub(lines));
             if options.reverse {
                 wanted.reverse();
@@ -188,12 +252,21 @@ mod tests {
     #[test]
     fn reads_joined_letters_and_values() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let options = parse(&words("-xeu m8trx-brain-heartbeat --no-pager -n20 -o cat -p err -b 0")).unwrap();
+        let options = parse(&words(
+            "-xeu m8trx-brain-heartbeat --no-pager -n20 -o cat -p err -b 0",
+        ))
+        .unwrap();
         assert_eq!(options.units, ["m8trx-brain-heartbeat.service"]);
         assert_eq!(options.lines, Some(20));
         assert_eq!(options.output, "cat");
         assert_eq!(options.priority, 3);
-        assert_eq!(parse(&words("-o nonsense")).unwrap_err(), "Unknown output format 'nonsense'.");
-        assert_eq!(parse(&words("--frob")).unwrap_err(), "journalctl: unrecognized option '--frob'");
+        assert_eq!(
+            parse(&words("-o nonsense")).unwrap_err(),
+            "Unknown output format 'nonsense'."
+        );
+        assert_eq!(
+            parse(&words("--frob")).unwrap_err(),
+            "journalctl: unrecognized option '--frob'"
+        );
     }
 }

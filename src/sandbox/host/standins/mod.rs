@@ -23,7 +23,15 @@ use super::control::Making;
 use super::{HostConditions, MARKER, OWN_BINARY};
 
 /// On every fresh host.
-const BASE: [&str; 7] = ["apt", "apt-cache", "apt-get", "dpkg", "dpkg-query", "journalctl", "systemctl"];
+const BASE: [&str; 7] = [
+    "apt",
+    "apt-cache",
+    "apt-get",
+    "dpkg",
+    "dpkg-query",
+    "journalctl",
+    "systemctl",
+];
 
 /// Only once their package is installed, even where the operator's machine has them.
 const PACKAGED: [&str; 5] = ["aws", "docker", "jq", "tailscale", "tailscaled"];
@@ -77,7 +85,9 @@ pub(super) fn run(name: &str, arguments: &[String]) -> i32 {
         "tailscaled" => tailscaled::run(arguments),
         "docker" => docker::run(arguments),
         "jq" => {
-            err("jq: this machine has no jq of its own to run on the host; install jq on it to use it in the sandbox");
+            err(
+                "jq: this machine has no jq of its own to run on the host; install jq on it to use it in the sandbox",
+            );
             127
         }
         _ => 127,

@@ -36,11 +36,28 @@ pub(super) struct Package {
 }
 
 const fn image(name: &'static str, version: &'static str) -> Package {
-    Package { name, version, source: Source::Image, commands: &[], size: 0 }
+    Package {
+        name,
+        version,
+        source: Source::Image,
+        commands: &[],
+        size: 0,
+    }
 }
 
-const fn archive(name: &'static str, version: &'static str, size: u64, commands: &'static [&'static str]) -> Package {
-    Package { name, version, source: Source::Archive, commands, size }
+const fn archive(
+    name: &'static str,
+    version: &'static str,
+    size: u64,
+    commands: &'static [&'static str],
+) -> Package {
+    Package {
+        name,
+        version,
+        source: Source::Archive,
+        commands,
+        size,
+    }
 }
 
 /// Ubuntu 22.04's packages that host scripts usually ask for.
@@ -68,7 +85,12 @@ const PACKAGES: [Package; 39] = [
     archive("awscli", "1.22.34-1", 1_233_000, &["aws"]),
     archive("build-essential", "12.9ubuntu3", 4_744, &[]),
     archive("docker-compose", "1.29.2-1", 95_800, &[]),
-    archive("docker.io", "27.5.1-0ubuntu3~22.04.2", 33_200_000, &["docker"]),
+    archive(
+        "docker.io",
+        "27.5.1-0ubuntu3~22.04.2",
+        33_200_000,
+        &["docker"],
+    ),
     archive("git", "1:2.34.1-1ubuntu1.15", 3_166_000, &["git"]),
     archive("htop", "3.0.5-7build2", 128_000, &["htop"]),
     archive("jq", "1.6-2.1ubuntu3.1", 52_500, &["jq"]),
@@ -77,7 +99,12 @@ const PACKAGES: [Package; 39] = [
     archive("nginx", "1.18.0-6ubuntu14.7", 3_872, &[]),
     archive("nodejs", "12.22.9~dfsg-1ubuntu3.6", 122_000, &["node"]),
     archive("postgresql-client", "14+238", 3_292, &[]),
-    archive("python3-pip", "22.0.2+dfsg-1ubuntu0.6", 1_306_000, &["pip3"]),
+    archive(
+        "python3-pip",
+        "22.0.2+dfsg-1ubuntu0.6",
+        1_306_000,
+        &["pip3"],
+    ),
     archive("python3-venv", "3.10.6-1~22.04.1", 1_042, &[]),
     archive("tree", "2.0.2-1", 47_900, &["tree"]),
     archive("unzip", "6.0-26ubuntu3.2", 175_000, &["unzip"]),
@@ -132,7 +159,9 @@ pub(super) fn find(name: &str) -> Option<&'static Package> {
 
 /// Writes the state of a fresh image.
 pub(super) fn install_base(root: &Path) -> io::Result<()> {
-    let image = PACKAGES.iter().filter(|package| package.source == Source::Image);
+    let image = PACKAGES
+        .iter()
+        .filter(|package| package.source == Source::Image);
     let status: String = image.map(stanza).collect();
     fs::write(root.join(STATUS.trim_start_matches('/')), status)
 }
@@ -158,8 +187,13 @@ pub(super) fn architecture() -> &'static str {
 pub(super) fn installed(name: &str) -> Option<String> {
     let status = fs::read_to_string(STATUS).ok()?;
     let wanted = format!("Package: {name}");
-    let stanza = status.split("\n\n").find(|stanza| stanza.lines().any(|line| line == wanted))?;
-    stanza.lines().find_map(|line| line.strip_prefix("Version: ")).map(str::to_owned)
+    let stanza = status
+        .split("\n\n")
+        .find(|stanza| stanza.lines().any(|line| line == wanted))?;
+    stanza
+        .lines()
+        .find_map(|line| line.strip_prefix("Version: "))
+        .map(str::to_owned)
 }
 
 /// Installs a package: its commands appear, its service is enabled and started as its maintainer script does.

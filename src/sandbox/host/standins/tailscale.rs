@@ -78,9 +78,15 @@ impl Membership {
 
 /// Runs `tailscale`.
 pub(super) fn run(arguments: &[String]) -> i32 {
-    let arguments: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--socket=")).cloned().collect();
+    let arguments: Vec<_> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with("--socket="))
+        .cloned()
+        .collect();
     let Some((command, rest)) = arguments.split_first() else {
-        err("The easiest, most secure way to use WireGuard.\n\nUSAGE\n  tailscale [flags] <subcommand> [command flags]");
+        err(
+            "The easiest, most secure way to use WireGuard.\n\nUSAGE\n  tailscale [flags] <subcommand> [command flags]",
+        );
         return 1;
     };
     if matches!(command.as_str(), "version" | "--version" | "-version") {
@@ -127,20 +133,30 @@ fn flags(arguments: &[String]) -> Result<Flags, String> {
     let mut flags = Flags::new();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let Some(name) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
+        let Some(name) = argument
+            .strip_prefix("--")
+            .or_else(|| argument.strip_prefix('-'))
+        else {
             return Err(format!("too many non-flag arguments: {argument:?}"));
         };
-        let (name, value) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value.to_owned())));
+        let (name, value) = name
+            .split_once('=')
+            .map_or((name, None), |(name, value)| (name, Some(value.to_owned())));
         let Some((name, takes_value)) = FLAGS.iter().find(|(known, _)| *known == name) else {
             return Err(format!("flag provided but not defined: -{name}"));
         };
         let value = match value {
             Some(value) => value,
-            None if *takes_value => arguments.next().cloned().ok_or(format!("flag needs an argument: -{name}"))?,
+            None if *takes_value => arguments
+                .next()
+                .cloned()
+                .ok_or(format!("flag needs an argument: -{name}"))?,
             None => "true".to_owned(),
         };
         if !takes_value && !["true", "false", "1", "0", "t", "f"].contains(&value.as_str()) {
-            return Err(format!("invalid boolean value {value:?} for -{name}: parse error"));
+            return Err(format!(
+                "invalid boolean value {value:?} for -{name}: parse error"
+            ));
         }
         flags.push((name, value));
     }
@@ -148,7 +164,11 @@ fn flags(arguments: &[String]) -> Result<Flags, String> {
 }
 
 fn get<'a>(flags: &'a Flags, name: &str) -> Option<&'a str> {
-    flags.iter().rev().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+    flags
+        .iter()
+        .rev()
+        .find(|(flag, _)| *flag == name)
+        .map(|(_, value)| value.as_str())
 }
 
 fn is_set(flags: &Flags, name: &str) -> bool {
@@ -160,8 +180,14 @@ fn check_tag(tag: &str) -> Result<(), String> {
     let problem = match tag.strip_prefix("tag:") {
         None => "tags must start with 'tag:'",
         Some("") => "tag names must not be empty",
-        Some(name) if !name.starts_with(|first: char| first.is_ascii_alphabetic()) => "tag names must start with a letter, after 'tag:'",
-        Some(name) if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => {
+        Some(name) if !name.starts_with(|first: char| first.is_ascii_alphabetic()) => {
+            "tag names must start with a letter, after 'tag:'"
+        }
+        Some(name)
+            if !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
+        {
             "tag names can only contain numbers, letters, or dashes"
         }
         Some(_) => return Ok(()),
@@ -175,7 +201,11 @@ fn auth_key(flags: &Flags) -> Result<Option<String>, String> {
     };
     if let Some(path) = value.strip_prefix("file:") {
         let text = fs::read_to_string(path).map_err(|error| {
-            let reason = if error.kind() == io::ErrorKind::NotFound { "no such file or directory".to_owned() } else { error.to_string() };
+            let reason = if error.kind() == io::ErrorKind::NotFound {
+                "no such file or directory".to_owned()
+            } else {
+                error.to_string()
+            };
             format!("open {path}: {reason}")
         })?;
         return Ok(Some(text.trim().to_owned()));
@@ -188,19 +218,28 @@ fn auth_key(flags: &Flags) -> Result<Option<String>, String> {
 
 /// Go's durations (`90s`, `1m30s`); 0 means no limit.
 fn timeout(flags: &Flags) -> Result<Duration, String> {
-    let Some(text) = get(flags, "timeout") else { return Ok(Duration::MAX) };
+    let Some(text) = get(flags, "timeout") else {
+        return Ok(Duration::MAX);
+    };
     let bare = text.bytes().all(|byte| byte.is_ascii_digit());
     match span::parse(text).filter(|_| !bare || text == "0") {
         Some(Duration::ZERO) => Ok(Duration::MAX),
         Some(limit) => Ok(limit),
-        None => Err(format!("invalid value {text:?} for flag -timeout: parse error")),
+        None => Err(format!(
+            "invalid value {text:?} for flag -timeout: parse error"
+        )),
     }
 }
 
 fn up(arguments: &[String]) -> Result<(), String> {
     let flags = flags(arguments)?;
     let limit = timeout(&flags)?;
-    let tags: Vec<_> = get(&flags, "advertise-tags").unwrap_or_default().split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+    let tags: Vec<_> = get(&flags, "advertise-tags")
+        .unwrap_or_default()
+        .split(',')
+        .filter(|tag| !tag.is_empty())
+        .map(str::to_owned)
+        .collect();
     for tag in &tags {
         check_tag(tag)?;
     }
@@ -211,7 +250,12 @@ fn up(arguments: &[String]) -> Result<(), String> {
     }
     let key = auth_key(&flags)?;
     let hostname = get(&flags, "hostname").map(str::to_owned);
-    let hostname = hostname.unwrap_or_else(|| nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned());
+    let hostname = hostname.unwrap_or_else(|| {
+        nix::unistd::gethostname()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    });
     if let Some(mut membership) = Membership::read()
         && !is_set(&flags, "force-reauth")
     {
@@ -220,29 +264,47 @@ fn up(arguments: &[String]) -> Result<(), String> {
         return membership.write().map_err(|error| error.to_string());
     }
     let start = Instant::now();
-    let timed_out = || "timeout waiting for Tailscale service to enter a Running state; check health with \"tailscale status\"".to_owned();
+    let timed_out = || {
+        "timeout waiting for Tailscale service to enter a Running state; check health with \"tailscale status\"".to_owned()
+    };
     let Some(key) = key else {
         err("\nTo authenticate, visit:\n\n\thttps://login.tailscale.com/a/sandbox\n");
         sleep_until(start, limit);
         return Err(timed_out());
     };
-    let request = json!({"auth_key": key, "tags": tags, "hostname": hostname, "version": VERSION}).to_string();
+    let request = json!({"auth_key": key, "tags": tags, "hostname": hostname, "version": VERSION})
+        .to_string();
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     let (status, text) = loop {
         let left = limit.saturating_sub(start.elapsed());
-        match post(&format!("{CONTROL}/machine/register"), headers.clone(), request.clone(), left.min(Duration::from_secs(30))) {
+        match post(
+            &format!("{CONTROL}/machine/register"),
+            headers.clone(),
+            request.clone(),
+            left.min(Duration::from_secs(30)),
+        ) {
             // The real client keeps trying until its time is over.
-            Ok((500.., _)) | Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(500).min(left)),
+            Ok((500.., _)) | Err(_) if start.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(500).min(left))
+            }
             Ok(answer) => break answer,
             Err(_) => return Err(timed_out()),
         }
     };
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        answer
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     if status != 200 {
         let error = field("error");
         if error.starts_with("To approve your machine") {
-            err("\nTo approve your machine, visit (as admin):\n\n\thttps://login.tailscale.com/admin\n");
+            err(
+                "\nTo approve your machine, visit (as admin):\n\n\thttps://login.tailscale.com/admin\n",
+            );
             sleep_until(start, limit);
             return Err(timed_out());
         }
@@ -265,7 +327,9 @@ fn sleep_until(start: Instant, limit: Duration) {
 }
 
 fn status(arguments: &[String]) -> i32 {
-    let as_json = arguments.iter().any(|argument| argument.trim_start_matches('-').starts_with("json"));
+    let as_json = arguments
+        .iter()
+        .any(|argument| argument.trim_start_matches('-').starts_with("json"));
     let membership = Membership::read();
     let state = match &membership {
         None => "NeedsLogin",
@@ -277,7 +341,9 @@ fn status(arguments: &[String]) -> i32 {
             json!({"ID": membership.node_id, "HostName": membership.hostname, "TailscaleIPs": [membership.ip],
                    "Tags": membership.tags, "Online": membership.up})
         });
-        let ips = membership.as_ref().map(|membership| vec![membership.ip.clone()]);
+        let ips = membership
+            .as_ref()
+            .map(|membership| vec![membership.ip.clone()]);
         let status = json!({"Version": VERSION, "BackendState": state, "HaveNodeKey": membership.is_some(),
                             "TailscaleIPs": ips, "Self": this, "Health": [], "Peer": {}});
         out(format!("{status:#}"));
@@ -293,8 +359,15 @@ fn status(arguments: &[String]) -> i32 {
             1
         }
         Some(membership) => {
-            let owner = if membership.tags.is_empty() { membership.login_name } else { "tagged-devices".to_owned() };
-            out(format!("{:<15} {:<20} {owner:<12} linux   -", membership.ip, membership.hostname));
+            let owner = if membership.tags.is_empty() {
+                membership.login_name
+            } else {
+                "tagged-devices".to_owned()
+            };
+            out(format!(
+                "{:<15} {:<20} {owner:<12} linux   -",
+                membership.ip, membership.hostname
+            ));
             0
         }
     }
@@ -303,7 +376,10 @@ fn status(arguments: &[String]) -> i32 {
 fn ip(arguments: &[String]) -> Result<(), String> {
     let membership = Membership::read().filter(|membership| membership.up);
     let membership = membership.ok_or("no current Tailscale IPs; state: NeedsLogin")?;
-    if arguments.iter().any(|argument| matches!(argument.as_str(), "-6" | "--6")) {
+    if arguments
+        .iter()
+        .any(|argument| matches!(argument.as_str(), "-6" | "--6"))
+    {
         return Err("no Tailscale IPv6 address".to_owned());
     }
     out(membership.ip);
@@ -315,7 +391,12 @@ fn logout() -> Result<(), String> {
         let request = json!({"node_id": membership.node_id}).to_string();
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         // The node leaves even where the control plane cannot be told; it is ephemeral.
-        let _ = post(&format!("{CONTROL}/machine/logout"), headers, request, Duration::from_secs(5));
+        let _ = post(
+            &format!("{CONTROL}/machine/logout"),
+            headers,
+            request,
+            Duration::from_secs(5),
+        );
         fs::remove_file(STATE).map_err(|error| error.to_string())?;
     }
     Ok(())
@@ -332,15 +413,26 @@ mod tests {
     #[test]
     fn flags_are_read_as_go_reads_them() {
         let flags_of = |line: &str| flags(&words(line));
-        let all = flags_of("--auth-key=file:/run/k --ssh -advertise-tags tag:a,tag:b --timeout=60s").unwrap();
+        let all =
+            flags_of("--auth-key=file:/run/k --ssh -advertise-tags tag:a,tag:b --timeout=60s")
+                .unwrap();
         assert_eq!(get(&all, "auth-key"), Some("file:/run/k"));
         assert!(is_set(&all, "ssh"));
         assert_eq!(get(&all, "advertise-tags"), Some("tag:a,tag:b"));
         assert_eq!(timeout(&all), Ok(Duration::from_secs(60)));
-        assert_eq!(timeout(&flags_of("--timeout=0").unwrap()), Ok(Duration::MAX));
+        assert_eq!(
+            timeout(&flags_of("--timeout=0").unwrap()),
+            Ok(Duration::MAX)
+        );
         assert!(timeout(&flags_of("--timeout=60").unwrap()).is_err());
-        assert_eq!(flags_of("--tags=x").unwrap_err(), "flag provided but not defined: -tags");
-        assert_eq!(flags_of("--ssh=maybe").unwrap_err(), "invalid boolean value \"maybe\" for -ssh: parse error");
+        assert_eq!(
+            flags_of("--tags=x").unwrap_err(),
+            "flag provided but not defined: -tags"
+        );
+        assert_eq!(
+            flags_of("--ssh=maybe").unwrap_err(),
+            "invalid boolean value \"maybe\" for -ssh: parse error"
+        );
     }
 
     #[test]

@@ -18,7 +18,15 @@ pub(in crate::sandbox::host) struct Calendar {
     second: Allowed,
 }
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const DAYS: [&str; 7] = [
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+];
 
 impl Calendar {
     /// Reads an event; `None` for what systemd refuses, and for the rare forms (`~`, fractions, time zones but UTC) that a
@@ -81,7 +89,13 @@ impl Calendar {
     /// The first time after `now` that the event names; `None` when there is none in the next years.
     pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let start = now.to_zoned_datetime(TimeZone::UTC).datetime();
-        let start = start.with().subsec_nanosecond(0).build().ok()?.checked_add(1.second()).ok()?;
+        let start = start
+            .with()
+            .subsec_nanosecond(0)
+            .build()
+            .ok()?
+            .checked_add(1.second())
+            .ok()?;
         let mut date = start.date();
         let mut time = start.time();
         // Eight years reach any date, a 29th of February too.
@@ -89,7 +103,9 @@ impl Calendar {
             if self.matches(date)
                 && let Some(found) = self.time_from(time)
             {
-                let found = DateTime::from_parts(date, found).to_zoned_datetime(TimeZone::UTC).ok()?;
+                let found = DateTime::from_parts(date, found)
+                    .to_zoned_datetime(TimeZone::UTC)
+                    .ok()?;
                 return Some(found.timestamp());
             }
             date = date.tomorrow().ok()?;
@@ -109,10 +125,16 @@ impl Calendar {
     /// The first allowed time of a day that is not before `earliest`.
     fn time_from(&self, earliest: Time) -> Option<Time> {
         let numbers = |allowed: &Allowed| {
-            let set: Vec<i8> = (0i8..).zip(allowed).filter_map(|(number, yes)| yes.then_some(number)).collect();
+            let set: Vec<i8> = (0i8..)
+                .zip(allowed)
+                .filter_map(|(number, yes)| yes.then_some(number))
+                .collect();
             set
         };
-        for hour in numbers(&self.hour).into_iter().filter(|hour| *hour >= earliest.hour()) {
+        for hour in numbers(&self.hour)
+            .into_iter()
+            .filter(|hour| *hour >= earliest.hour())
+        {
             for minute in numbers(&self.minute) {
                 for second in numbers(&self.second) {
                     let time = Time::new(hour, minute, second, 0).ok()?;
@@ -136,7 +158,7 @@ fn single(size: usize) -> Allowed {
 fn weekdays(text: &str) -> Option<Allowed> {
     let day = |name: &str| {
         let name = name.to_ascii_lowercase();
-        DAYS.iter().position(|day| name.starts_with(day))
+        DAYS.iter().position(|day| name == *day || name == day[..3])
     };
     let mut allowed = vec![false; 7];
     for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -165,7 +187,9 @@ fn field(text: &str, lowest: usize, highest: usize) -> Option<Allowed> {
         if from < lowest || to > highest || from > to {
             return None;
         }
-        (from..=to).step_by(step.unwrap_or(1)).for_each(|number| allowed[number] = true);
+        (from..=to)
+            .step_by(step.unwrap_or(1))
+            .for_each(|number| allowed[number] = true);
     }
     Some(allowed)
 }
@@ -191,15 +215,34 @@ mod tests {
             ("10:02:30 UTC", "2026-11-24T10:02:30Z"),
         ] {
             let calendar = Calendar::parse(text).expect(text);
-            assert_eq!(calendar.next(now.parse().unwrap()).unwrap().to_string(), next, "{text}");
+            assert_eq!(
+                calendar.next(now.parse().unwrap()).unwrap().to_string(),
+                next,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn refuses_what_is_not_an_event() {
-        for text in ["", "never", "25:00", "*:60", "Mon..Sunn..Tue", "1-2-3-4", "*:0/0", "12:00 13:00", "*-13-01"] {
+        for text in [
+            "",
+            "never",
+            "25:00",
+            "*:60",
+            "Mon..Sunn..Tue",
+            "1-2-3-4",
+            "*:0/0",
+            "12:00 13:00",
+            "*-13-01",
+        ] {
             assert_eq!(Calendar::parse(text), None, "{text}");
         }
-        assert_eq!(Calendar::parse("2020-01-01").unwrap().next("2026-01-01T00:00:00Z".parse().unwrap()), None);
+        assert_eq!(
+            Calendar::parse("2020-01-01")
+                .unwrap()
+                .next("2026-01-01T00:00:00Z".parse().unwrap()),
+            None
+        );
     }
 }

@@ -68,7 +68,8 @@ impl Line {
 }
 
 fn executable(path: &str) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Splits a line into words with systemd's quotes and escapes; `None` for an unbalanced quote.
@@ -107,7 +108,9 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
     let value = |name: &str| environment.get(name).cloned().unwrap_or_default();
     if let Some(name) = word.strip_prefix('$')
         && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     {
         return value(name).split_whitespace().map(str::to_owned).collect();
     }
@@ -119,7 +122,9 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
         if let Some(after) = rest.strip_prefix('$') {
             expanded.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        } else if let Some((name, after)) =
+            rest.strip_prefix('{').and_then(|rest| rest.split_once('}'))
+        {
             expanded.push_str(&value(name));
             rest = after;
         } else {
@@ -131,18 +136,31 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 /// The environment systemd gives a service. The error names a file that could not be read.
-pub(super) fn environment(unit: &Unit, invocation: &str) -> Result<BTreeMap<String, String>, String> {
+pub(super) fn environment(
+    unit: &Unit,
+    invocation: &str,
+) -> Result<BTreeMap<String, String>, String> {
     let mut environment = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ("INVOCATION_ID".to_owned(), invocation.to_owned()),
     ]);
-    let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let pair = |text: &str| {
+        text.split_once('=')
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
     for value in unit.all("Service", "Environment") {
-        environment.extend(split(value).unwrap_or_default().iter().filter_map(|word| pair(word)));
+        environment.extend(
+            split(value)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|word| pair(word)),
+        );
     }
     for value in unit.all("Service", "EnvironmentFile") {
-        let (path, optional) = value.strip_prefix('-').map_or((value, false), |path| (path, true));
+        let (path, optional) = value
+            .strip_prefix('-')
+            .map_or((value, false), |path| (path, true));
         match fs::read_to_string(path) {
             Ok(text) => environment.extend(read_environment(&text)),
             Err(_) if optional => {}
@@ -167,8 +185,13 @@ fn read_environment(text: &str) -> Vec<(String, String)> {
         }
         if let Some((name, value)) = line.split_once('=') {
             let value = value.trim();
-            let quoted = |mark: char| value.len() > 1 && value.starts_with(mark) && value.ends_with(mark);
-            let value = if quoted('"') || quoted('\'') { &value[1..value.len() - 1] } else { value };
+            let quoted =
+                |mark: char| value.len() > 1 && value.starts_with(mark) && value.ends_with(mark);
+            let value = if quoted('"') || quoted('\'') {
+                &value[1..value.len() - 1]
+            } else {
+                value
+            };
             pairs.push((name.trim().to_owned(), value.to_owned()));
         }
     }
@@ -193,12 +216,19 @@ pub(super) fn spawn(
     let name = line.words.first().map_or("", String::as_str);
     let failed = |status: i32, step: &str, error: &io::Error, what: &str| {
         let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+        let text = text
+            .split(" (os error")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         SpawnError {
             status,
             messages: vec![
                 format!("{}: Failed to {what}: {text}", unit.name),
-                format!("{}: Failed at step {step} spawning {name}: {text}", unit.name),
+                format!(
+                    "{}: Failed at step {step} spawning {name}: {text}",
+                    unit.name
+                ),
             ],
         }
     };
@@ -211,14 +241,22 @@ pub(super) fn spawn(
         return Err(failed(203, "EXEC", &missing(), &locate));
     }
     let protection = Protection::of(unit);
-    let mask = unit.last("Service", "UMask").and_then(|mask| u32::from_str_radix(mask, 8).ok()).unwrap_or(0o022);
+    let mask = unit
+        .last("Service", "UMask")
+        .and_then(|mask| u32::from_str_radix(mask, 8).ok())
+        .unwrap_or(0o022);
     let folder = unit.last("Service", "WorkingDirectory").unwrap_or("/");
-    let (folder, folder_optional) = folder.strip_prefix('-').map_or((folder, false), |folder| (folder, true));
+    let (folder, folder_optional) = folder
+        .strip_prefix('-')
+        .map_or((folder, false), |folder| (folder, true));
     let folder = if folder == "~" { "/root" } else { folder };
     if !Path::new(folder).is_dir() && !folder_optional {
         let error = io::Error::from_raw_os_error(nix::libc::ENOENT);
         let mut failure = failed(200, "CHDIR", &error, "");
-        failure.messages[0] = format!("{}: Changing to the requested working directory failed: No such file or directory", unit.name);
+        failure.messages[0] = format!(
+            "{}: Changing to the requested working directory failed: No such file or directory",
+            unit.name
+        );
         return Err(failure);
     }
     let mut command = Command::new(&program);
@@ -229,7 +267,11 @@ pub(super) fn spawn(
         .args(line.arguments(environment))
         .env_clear()
         .envs(environment)
-        .current_dir(if Path::new(folder).is_dir() { folder } else { "/" })
+        .current_dir(if Path::new(folder).is_dir() {
+            folder
+        } else {
+            "/"
+        })
         .stdin(Stdio::null())
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr));
@@ -239,7 +281,9 @@ pub(super) fn spawn(
             nix::unistd::setsid()?;
             umask(Mode::from_bits_truncate(mask));
             protection.apply().map_err(|error| {
-                io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(nix::libc::EIO) + FROM_NAMESPACE)
+                io::Error::from_raw_os_error(
+                    error.raw_os_error().unwrap_or(nix::libc::EIO) + FROM_NAMESPACE,
+                )
             })?;
             drop_dangerous_capabilities()
         });
@@ -265,16 +309,28 @@ mod tests {
         let line = Line::parse(r#"-/bin/sh -c "echo \"$A\" ${A}$$" $A ${A} 'x y'"#).unwrap();
         assert!(line.ignore_failure);
         let environment = BTreeMap::from([("A".to_owned(), "1 2".to_owned())]);
-        assert_eq!(line.arguments(&environment), ["-c", "echo \"$A\" 1 2$", "1", "2", "1 2", "x y"]);
+        assert_eq!(
+            line.arguments(&environment),
+            ["-c", "echo \"$A\" 1 2$", "1", "2", "1 2", "x y"]
+        );
         assert_eq!(Line::parse("/bin/sh \"unbalanced"), None);
         assert_eq!(Line::parse(""), None);
-        assert_eq!(Line::parse("sh").unwrap().program().is_some_and(|path| path.ends_with("/sh")), true);
+        assert_eq!(
+            Line::parse("sh")
+                .unwrap()
+                .program()
+                .is_some_and(|path| path.ends_with("/sh")),
+            true
+        );
     }
 
     #[test]
     fn reads_environment_files() {
         let pairs = read_environment("# c\nBRAIN_URL=http://x\nQ=\"a b\"\n\nbroken\nS='$x'\n");
         let expected = [("BRAIN_URL", "http://x"), ("Q", "a b"), ("S", "$x")];
-        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            pairs,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 }

@@ -38,11 +38,20 @@ impl Journal {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        Ok(Journal(File::options().create(true).append(true).open(path)?))
+        Ok(Journal(
+            File::options().create(true).append(true).open(path)?,
+        ))
     }
 
     /// Adds an entry. A full disk loses it, as it does with journald.
-    pub fn add(&mut self, unit: Option<&str>, identifier: &str, pid: i32, priority: u8, message: &str) {
+    pub fn add(
+        &mut self,
+        unit: Option<&str>,
+        identifier: &str,
+        pid: i32,
+        priority: u8,
+        message: &str,
+    ) {
         let entry = Entry {
             time: Timestamp::now(),
             unit: unit.map(str::to_owned),
@@ -69,7 +78,10 @@ pub(in crate::sandbox::host) fn read(path: &Path) -> io::Result<Vec<Entry>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
 }
 
 /// Splits syslog's `<3>` from the front of a line.

@@ -78,7 +78,15 @@ pub(super) fn key(section: &str, key: &str) -> bool {
         }
         "Install" => has(INSTALL, key),
         "Timer" => has(TIMER, key),
-        "Service" => has(SERVICE, key) || has(EXEC, key) || has(KILL_AND_RESOURCES, key) || has("StartLimitInterval StartLimitBurst", key),
+        "Service" => {
+            has(SERVICE, key)
+                || has(EXEC, key)
+                || has(KILL_AND_RESOURCES, key)
+                || has(
+                    "StartLimitInterval StartLimitIntervalSec StartLimitBurst",
+                    key,
+                )
+        }
         _ => false,
     }
 }
@@ -97,24 +105,31 @@ pub(super) fn problem(key: &str, value: &str) -> Option<String> {
     }
     let one_of = |values: &str| !has(values, value);
     match key {
-        "OnCalendar" if Calendar::parse(value).is_none() => {
-            Some(format!("Failed to parse calendar specification, ignoring: {value}"))
-        }
+        "OnCalendar" if Calendar::parse(value).is_none() => Some(format!(
+            "Failed to parse calendar specification, ignoring: {value}"
+        )),
         "Type" if one_of("simple exec forking oneshot dbus notify idle") => {
             Some(format!("Failed to parse service type, ignoring: {value}"))
         }
         "Restart" if one_of("no on-success on-failure on-abnormal on-watchdog on-abort always") => {
-            Some(format!("Failed to parse service restart specifier, ignoring: {value}"))
+            Some(format!(
+                "Failed to parse service restart specifier, ignoring: {value}"
+            ))
         }
-        "ProtectSystem" if one_of("yes true 1 on no false 0 off full strict") => {
-            Some(format!("Failed to parse protect system value, ignoring: {value}"))
-        }
-        "ProtectHome" if one_of("yes true 1 on no false 0 off read-only tmpfs") => {
-            Some(format!("Failed to parse protect home value, ignoring: {value}"))
-        }
-        "ExecStart" | "ExecStartPre" | "ExecStartPost" | "ExecStop" | "ExecStopPost" | "ExecReload" | "ExecCondition" => {
+        "ProtectSystem" if one_of("yes true 1 on no false 0 off full strict") => Some(format!(
+            "Failed to parse protect system value, ignoring: {value}"
+        )),
+        "ProtectHome" if one_of("yes true 1 on no false 0 off read-only tmpfs") => Some(format!(
+            "Failed to parse protect home value, ignoring: {value}"
+        )),
+        "ExecStart" | "ExecStartPre" | "ExecStartPost" | "ExecStop" | "ExecStopPost"
+        | "ExecReload" | "ExecCondition" => {
             let program = value.trim_start_matches(['-', '@', ':', '+', '!']);
-            let program = program.split_whitespace().next().unwrap_or_default().trim_matches('"');
+            let program = program
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .trim_matches('"');
             (program.contains('/') && !program.starts_with('/'))
                 .then(|| format!("Neither a valid executable name nor an absolute path: {program}"))
         }

@@ -85,8 +85,16 @@ impl Loaded {
 }
 
 fn stamp(unit: &Unit) -> Vec<(PathBuf, Option<SystemTime>)> {
-    let time = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-    unit.path.iter().chain(&unit.drop_ins).map(|path| (path.clone(), time(path))).collect()
+    let time = |path: &Path| {
+        path.metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    unit.path
+        .iter()
+        .chain(&unit.drop_ins)
+        .map(|path| (path.clone(), time(path)))
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +187,10 @@ impl Manager {
             }
         };
         let new = stamp(&unit);
-        let known = self.units.get(name).is_some_and(|loaded| loaded.stamp == new);
+        let known = self
+            .units
+            .get(name)
+            .is_some_and(|loaded| loaded.stamp == new);
         if !known {
             for warning in unit.warnings.clone() {
                 self.journal.manager(Some(name), WARNING, &warning);
@@ -209,13 +220,18 @@ impl Manager {
     pub fn handle(&mut self, request: Request, stream: UnixStream) {
         let reply = match request {
             Request::Reload => self.reload(),
-            Request::Job { verb, units, no_block } => {
+            Request::Job {
+                verb,
+                units,
+                no_block,
+            } => {
                 self.enqueue(verb, units, (!no_block).then_some(stream));
                 return;
             }
             Request::ResetFailed(units) => {
                 for (name, loaded) in &mut self.units {
-                    if loaded.active == Active::Failed && (units.is_empty() || units.contains(name)) {
+                    if loaded.active == Active::Failed && (units.is_empty() || units.contains(name))
+                    {
                         loaded.set(Active::Inactive, "dead");
                         loaded.result = "success";
                         loaded.service.forget_starts();
@@ -227,9 +243,14 @@ impl Manager {
                 let names: Vec<_> = self.units.keys().cloned().collect();
                 Reply::Units(names.iter().map(|name| self.view(name)).collect())
             }
-            Request::Units(names) => Reply::Units(names.iter().map(|name| self.view(name)).collect()),
+            Request::Units(names) => {
+                Reply::Units(names.iter().map(|name| self.view(name)).collect())
+            }
             Request::SystemState => {
-                let failed = self.units.values().any(|loaded| loaded.active == Active::Failed);
+                let failed = self
+                    .units
+                    .values()
+                    .any(|loaded| loaded.active == Active::Failed);
                 let state = match (self.finished, failed) {
                     (false, _) => "starting",
                     (true, true) => "degraded",
@@ -243,7 +264,10 @@ impl Manager {
 
     fn reload(&mut self) -> Reply {
         if self.broken {
-            let line = format!("{} systemd[1]: Failed to fork off serialization job: Cannot allocate memory", self.uptime());
+            let line = format!(
+                "{} systemd[1]: Failed to fork off serialization job: Cannot allocate memory",
+                self.uptime()
+            );
             self.show(&line);
             return Reply::Refused("Failed to reload daemon: Connection timed out".to_owned());
         }
@@ -251,7 +275,10 @@ impl Manager {
         let names: Vec<_> = self.units.keys().cloned().collect();
         for name in names {
             // A unit whose file has gone stays as it is while it runs.
-            let running = self.units.get(&name).is_some_and(|loaded| loaded.active != Active::Inactive);
+            let running = self
+                .units
+                .get(&name)
+                .is_some_and(|loaded| loaded.active != Active::Inactive);
             if !running || Unit::load(&name).is_ok() {
                 // What is missing is dropped; nothing asks for it here.
                 let _ = self.read(&name);
@@ -274,11 +301,15 @@ impl Manager {
             id: name.to_owned(),
             description: unit.map_or(name, |unit| unit.description()).to_owned(),
             load: if bad { "bad-setting" } else { load }.to_owned(),
-            active: loaded.map_or("inactive", |loaded| loaded.active.name()).to_owned(),
+            active: loaded
+                .map_or("inactive", |loaded| loaded.active.name())
+                .to_owned(),
             sub: loaded.map_or("dead", |loaded| loaded.sub).to_owned(),
             result: loaded.map_or("success", |loaded| loaded.result).to_owned(),
             fragment: unit.and_then(|unit| unit.path.as_ref()).map(text),
-            drop_ins: unit.map(|unit| unit.drop_ins.iter().map(text).collect()).unwrap_or_default(),
+            drop_ins: unit
+                .map(|unit| unit.drop_ins.iter().map(text).collect())
+                .unwrap_or_default(),
             main_pid: loaded.and_then(|loaded| loaded.service.main).unwrap_or(0),
             status: loaded.map_or(0, |loaded| loaded.service.status),
             since: loaded.and_then(|loaded| loaded.since),
@@ -295,12 +326,22 @@ impl Manager {
         for name in names {
             match self.add_job(&name, verb) {
                 Ok(true) => pending.push(name),
-                Ok(false) => results.push(JobResult { unit: name, outcome: Outcome::Done }),
-                Err(text) => results.push(JobResult { unit: name, outcome: Outcome::Refused(text) }),
+                Ok(false) => results.push(JobResult {
+                    unit: name,
+                    outcome: Outcome::Done,
+                }),
+                Err(text) => results.push(JobResult {
+                    unit: name,
+                    outcome: Outcome::Refused(text),
+                }),
             }
         }
         match stream {
-            Some(stream) => self.waiters.push(Waiter { stream, pending, results }),
+            Some(stream) => self.waiters.push(Waiter {
+                stream,
+                pending,
+                results,
+            }),
             None => {}
         }
         self.run_jobs();
@@ -322,14 +363,26 @@ impl Manager {
         let kind = match verb {
             Verb::Stop => Kind::Stop,
             Verb::TryRestart if active != Active::Active => return Ok(false),
-            Verb::Restart | Verb::TryRestart if !matches!(active, Active::Inactive | Active::Failed) => Kind::Restart,
+            Verb::Restart | Verb::TryRestart
+                if !matches!(active, Active::Inactive | Active::Failed) =>
+            {
+                Kind::Restart
+            }
             _ => Kind::Start,
         };
         if kind == Kind::Stop {
-            if matches!(active, Active::Inactive | Active::Failed) && !loaded.service.waits_for_restart() {
+            if matches!(active, Active::Inactive | Active::Failed)
+                && !loaded.service.waits_for_restart()
+            {
                 return Ok(false);
             }
-            self.jobs.insert(name.to_owned(), Job { kind, running: false });
+            self.jobs.insert(
+                name.to_owned(),
+                Job {
+                    kind,
+                    running: false,
+                },
+            );
             return Ok(true);
         }
         if kind == Kind::Start && active == Active::Active {
@@ -342,11 +395,26 @@ impl Manager {
         if kind == Kind::Start && active == Active::Activating && self.jobs.contains_key(name) {
             return Ok(true);
         }
-        self.jobs.insert(name.to_owned(), Job { kind, running: false });
+        self.jobs.insert(
+            name.to_owned(),
+            Job {
+                kind,
+                running: false,
+            },
+        );
         let (required, wanted) = self.units[name].unit.pulls();
-        for (other, needed) in required.into_iter().map(|name| (name, true)).chain(wanted.into_iter().map(|name| (name, false))) {
+        for (other, needed) in required
+            .into_iter()
+            .map(|name| (name, true))
+            .chain(wanted.into_iter().map(|name| (name, false)))
+        {
             let busy = self.jobs.contains_key(&other);
-            if busy || self.units.get(&other).is_some_and(|loaded| loaded.active == Active::Active) {
+            if busy
+                || self
+                    .units
+                    .get(&other)
+                    .is_some_and(|loaded| loaded.active == Active::Active)
+            {
                 continue;
             }
             if let Err(text) = self.add_job(&other, Verb::Start)
@@ -367,13 +435,24 @@ impl Manager {
             let oneshot = unit.last("Service", "Type") == Some("oneshot");
             let starts = unit.all("Service", "ExecStart");
             if starts.is_empty() && unit.all("Service", "ExecStop").is_empty() {
-                return Some(format!("{name}: Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing."));
+                return Some(format!(
+                    "{name}: Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing."
+                ));
             }
             if starts.len() > 1 && !oneshot {
-                return Some(format!("{name}: Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services. Refusing."));
+                return Some(format!(
+                    "{name}: Service has more than one ExecStart= setting, which is only allowed for Type=oneshot services. Refusing."
+                ));
             }
-            if oneshot && matches!(unit.last("Service", "Restart"), Some("always" | "on-success")) {
-                return Some(format!("{name}: Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot services. Refusing."));
+            if oneshot
+                && matches!(
+                    unit.last("Service", "Restart"),
+                    Some("always" | "on-success")
+                )
+            {
+                return Some(format!(
+                    "{name}: Service has Restart= set to either always or on-success, which isn't allowed for Type=oneshot services. Refusing."
+                ));
             }
         }
         if name.ends_with(".timer") && Timer::values(unit).is_empty() {
@@ -385,18 +464,25 @@ impl Manager {
     /// Runs what is ready to run, until nothing changes any more.
     pub(super) fn run_jobs(&mut self) {
         loop {
-            let ready = self.jobs.iter().find(|(name, job)| !job.running && !self.must_wait(name));
+            let ready = self
+                .jobs
+                .iter()
+                .find(|(name, job)| !job.running && !self.must_wait(name));
             let Some(name) = ready.map(|(name, _)| name.clone()) else {
                 break;
             };
-            let Some(job) = self.jobs.get_mut(&name) else { break };
+            let Some(job) = self.jobs.get_mut(&name) else {
+                break;
+            };
             job.running = true;
             match job.kind {
                 Kind::Start => self.begin(&name),
                 Kind::Stop | Kind::Restart => self.end(&name),
             }
         }
-        let done = self.waiters.extract_if(.., |waiter| waiter.pending.is_empty());
+        let done = self
+            .waiters
+            .extract_if(.., |waiter| waiter.pending.is_empty());
         for waiter in done.collect::<Vec<_>>() {
             answer(waiter.stream, &Reply::Jobs(waiter.results));
         }
@@ -404,21 +490,39 @@ impl Manager {
 
     /// Whether a job has to wait for another that its unit comes after.
     fn must_wait(&self, name: &str) -> bool {
-        let Some(loaded) = self.units.get(name) else { return false };
+        let Some(loaded) = self.units.get(name) else {
+            return false;
+        };
         let after = loaded.unit.names("Unit", "After");
         let before = |other: &String| {
             let unit = self.units.get(other).map(|loaded| &loaded.unit);
-            unit.is_some_and(|unit| unit.names("Unit", "Before").iter().any(|before| before == name))
+            unit.is_some_and(|unit| {
+                unit.names("Unit", "Before")
+                    .iter()
+                    .any(|before| before == name)
+            })
         };
-        self.jobs.keys().any(|other| other != name && (after.contains(other) && !after_each_other(self, name, other) || before(other)))
+        self.jobs.keys().any(|other| {
+            other != name
+                && (after.contains(other) && !after_each_other(self, name, other) || before(other))
+        })
     }
 
     fn begin(&mut self, name: &str) {
-        let Some(loaded) = self.units.get(name) else { return };
+        let Some(loaded) = self.units.get(name) else {
+            return;
+        };
         let (required, _) = loaded.unit.pulls();
-        let lacking = required.iter().any(|other| self.units.get(other).is_some_and(|other| other.active == Active::Failed));
+        let lacking = required.iter().any(|other| {
+            self.units
+                .get(other)
+                .is_some_and(|other| other.active == Active::Failed)
+        });
         if lacking {
-            let text = format!("Dependency failed for {}.", self.units[name].unit.description());
+            let text = format!(
+                "Dependency failed for {}.",
+                self.units[name].unit.description()
+            );
             self.note(name, WARNING, &text);
             return self.job_done(name, Outcome::Dependency);
         }
@@ -433,15 +537,30 @@ impl Manager {
     }
 
     fn end(&mut self, name: &str) {
-        let bound: Vec<_> = self.units.iter().filter(|(_, other)| {
-            let unit = &other.unit;
-            other.active == Active::Active
-                && ["Requires", "BindsTo", "PartOf"].iter().any(|key| unit.names("Unit", key).iter().any(|needed| needed == name))
-        }).map(|(other, _)| other.clone()).collect();
+        let bound: Vec<_> = self
+            .units
+            .iter()
+            .filter(|(_, other)| {
+                let unit = &other.unit;
+                other.active == Active::Active
+                    && ["Requires", "BindsTo", "PartOf"]
+                        .iter()
+                        .any(|key| unit.names("Unit", key).iter().any(|needed| needed == name))
+            })
+            .map(|(other, _)| other.clone())
+            .collect();
         for other in bound {
-            self.jobs.entry(other).or_insert(Job { kind: Kind::Stop, running: false });
+            self.jobs.entry(other).or_insert(Job {
+                kind: Kind::Stop,
+                running: false,
+            });
         }
-        if name.ends_with(".service") && self.units.get(name).is_some_and(|loaded| loaded.unit.path.is_some()) {
+        if name.ends_with(".service")
+            && self
+                .units
+                .get(name)
+                .is_some_and(|loaded| loaded.unit.path.is_some())
+        {
             return self.stop_service(name);
         }
         if let Some(loaded) = self.units.get_mut(name) {
@@ -470,7 +589,10 @@ impl Manager {
         for waiter in &mut self.waiters {
             if let Some(at) = waiter.pending.iter().position(|pending| pending == name) {
                 waiter.pending.remove(at);
-                waiter.results.push(JobResult { unit: name.to_owned(), outcome: outcome.clone() });
+                waiter.results.push(JobResult {
+                    unit: name.to_owned(),
+                    outcome: outcome.clone(),
+                });
             }
         }
     }
@@ -478,7 +600,11 @@ impl Manager {
     /// Starts a unit from inside: at boot, by a timer, or because another failed.
     pub fn start(&mut self, name: &str) {
         if let Err(text) = self.add_job(name, Verb::Start) {
-            self.journal.manager(Some(name), WARNING, &format!("Failed to start {name}: {text}"));
+            self.journal.manager(
+                Some(name),
+                WARNING,
+                &format!("Failed to start {name}: {text}"),
+            );
         }
         self.run_jobs();
     }

@@ -44,7 +44,11 @@ impl Protection {
         let dynamic = unit.flag("Service", "DynamicUser");
         let mut writable = paths("ReadWritePaths");
         for (key, base) in super::service::DIRECTORIES {
-            writable.extend(unit.names("Service", key).iter().map(|name| (Path::new(base).join(name), false)));
+            writable.extend(
+                unit.names("Service", key)
+                    .iter()
+                    .map(|name| (Path::new(base).join(name), false)),
+            );
         }
         Protection {
             // `DynamicUser=` implies these (`man systemd.exec`).
@@ -139,7 +143,13 @@ fn protect(path: &Path) -> io::Result<()> {
 
 fn tmpfs(path: &Path, options: &str) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))?)
+    Ok(mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        flags,
+        Some(options),
+    )?)
 }
 
 fn hide(path: &Path) -> io::Result<()> {

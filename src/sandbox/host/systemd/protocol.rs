@@ -23,7 +23,11 @@ pub(in crate::sandbox::host) enum Request {
     /// `daemon-reload`.
     Reload,
     /// Start or stop units; the reply comes when the jobs are done, or at once with `no_block`.
-    Job { verb: Verb, units: Vec<String>, no_block: bool },
+    Job {
+        verb: Verb,
+        units: Vec<String>,
+        no_block: bool,
+    },
     /// Forget failures: of these units, or of all.
     ResetFailed(Vec<String>),
     /// What is known about these units, or with none about all that are loaded.

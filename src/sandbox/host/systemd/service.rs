@@ -107,7 +107,9 @@ fn lines(unit: &Unit, phase: Phase) -> impl Iterator<Item = (Phase, Line)> {
         Phase::Stop => "ExecStop",
         Phase::StopPost => "ExecStopPost",
     };
-    unit.all("Service", key).into_iter().filter_map(move |text| Some((phase, Line::parse(text)?)))
+    unit.all("Service", key)
+        .into_iter()
+        .filter_map(move |text| Some((phase, Line::parse(text)?)))
 }
 
 fn kind(unit: &Unit) -> &str {
@@ -115,11 +117,27 @@ fn kind(unit: &Unit) -> &str {
 }
 
 fn timeout(unit: &Unit, key: &str, default: Duration) -> Duration {
-    let value = unit.last("Service", key).or(unit.last("Service", "TimeoutSec")).and_then(span::parse);
+    let value = unit
+        .last("Service", key)
+        .or(unit.last("Service", "TimeoutSec"))
+        .and_then(span::parse);
     // For time-outs systemd reads 0 as none.
     match value {
         Some(Duration::ZERO) => Duration::MAX,
         other => other.unwrap_or(default),
+    }
+}
+
+/// How many starts in how long; an interval of 0 means no limit.
+fn start_limit(unit: &Unit) -> (usize, Duration) {
+    let value = |name: &str| unit.last("Unit", name).or(unit.last("Service", name));
+    let interval = value("StartLimitIntervalSec")
+        .or(value("StartLimitInterval"))
+        .and_then(span::parse);
+    let burst = value("StartLimitBurst").and_then(|value| value.parse().ok());
+    match interval.unwrap_or(START_LIMIT.1) {
+        Duration::ZERO => (usize::MAX, Duration::ZERO),
+        interval => (burst.unwrap_or(START_LIMIT.0), interval),
     }
 }
 
@@ -139,20 +157,33 @@ impl Manager {
     pub(super) fn start_service(&mut self, name: &str) {
         if let Some(unmet) = self.unmet_condition(name) {
             let description = self.units[name].unit.description().to_owned();
-            self.note(name, INFO, &format!("Condition check resulted in {description} being skipped."));
+            self.note(
+                name,
+                INFO,
+                &format!("Condition check resulted in {description} being skipped."),
+            );
             if unmet {
                 return self.job_done(name, Outcome::Failed("assert".into()));
             }
             return self.job_done(name, Outcome::Done);
         }
-        let Some(loaded) = self.units.get_mut(name) else { return };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
         let now = Instant::now();
+        let (burst, interval) = start_limit(&loaded.unit);
         let service = &mut loaded.service;
-        service.starts.retain(|start| now.duration_since(*start) < START_LIMIT.1);
-        if service.starts.len() >= START_LIMIT.0 {
+        service
+            .starts
+            .retain(|start| now.duration_since(*start) < interval);
+        if service.starts.len() >= burst {
             loaded.result = "start-limit-hit";
             loaded.set(Active::Failed, "failed");
-            self.note(name, WARNING, &format!("{name}: Start request repeated too quickly."));
+            self.note(
+                name,
+                WARNING,
+                &format!("{name}: Start request repeated too quickly."),
+            );
             return self.service_failed_to_start(name, "start-limit-hit");
         }
         service.starts.push(now);
@@ -165,13 +196,27 @@ impl Manager {
             .chain(lines(unit, Phase::StartPost))
             .collect();
         let oneshot = kind(unit) == "oneshot";
-        let limit = timeout(unit, "TimeoutStartSec", if oneshot { Duration::MAX } else { DEFAULT_TIMEOUT });
-        service.deadline = now.checked_add(limit).map(|at| (at, Deadline::StartTimeout));
+        let limit = timeout(
+            unit,
+            "TimeoutStartSec",
+            if oneshot {
+                Duration::MAX
+            } else {
+                DEFAULT_TIMEOUT
+            },
+        );
+        service.deadline = now
+            .checked_add(limit)
+            .map(|at| (at, Deadline::StartTimeout));
         loaded.result = "success";
         loaded.set(Active::Activating, "start");
         let description = loaded.unit.description().to_owned();
         if let Err(error) = make_directories(&loaded.unit) {
-            self.note(name, WARNING, &format!("{name}: Failed to set up special execution directory: {error}"));
+            self.note(
+                name,
+                WARNING,
+                &format!("{name}: Failed to set up special execution directory: {error}"),
+            );
             return self.service_fails(name, "exit-code");
         }
         if oneshot {
@@ -183,30 +228,42 @@ impl Manager {
     /// `Some(is_assert)` where a condition of the unit does not hold.
     fn unmet_condition(&self, name: &str) -> Option<bool> {
         let unit = &self.units.get(name)?.unit;
-        unit.beginning_with("Unit", &["Condition", "Assert"]).into_iter().find_map(|(key, value)| {
-            let assert = key.starts_with("Assert");
-            let (value, wanted) = value.strip_prefix('!').map_or((value, true), |value| (value, false));
-            let path = Path::new(value.trim_start_matches('|').trim());
-            let holds = match key.trim_start_matches("Condition").trim_start_matches("Assert") {
-                "PathExists" => path.exists(),
-                "PathIsDirectory" => path.is_dir(),
-                "PathIsSymbolicLink" => path.is_symlink(),
-                "DirectoryNotEmpty" => fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()),
-                "FileNotEmpty" => fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0),
-                "FileIsExecutable" => {
-                    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-                }
-                // The others ask about the machine; a host of the sandbox is as any other.
-                _ => wanted,
-            };
-            (holds != wanted).then_some(assert)
-        })
+        unit.beginning_with("Unit", &["Condition", "Assert"])
+            .into_iter()
+            .find_map(|(key, value)| {
+                let assert = key.starts_with("Assert");
+                let (value, wanted) = value
+                    .strip_prefix('!')
+                    .map_or((value, true), |value| (value, false));
+                let path = Path::new(value.trim_start_matches('|').trim());
+                let holds = match key
+                    .trim_start_matches("Condition")
+                    .trim_start_matches("Assert")
+                {
+                    "PathExists" => path.exists(),
+                    "PathIsDirectory" => path.is_dir(),
+                    "PathIsSymbolicLink" => path.is_symlink(),
+                    "DirectoryNotEmpty" => {
+                        fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+                    }
+                    "FileNotEmpty" => fs::metadata(path)
+                        .is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0),
+                    "FileIsExecutable" => fs::metadata(path).is_ok_and(|metadata| {
+                        metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+                    }),
+                    // The others ask about the machine; a host of the sandbox is as any other.
+                    _ => wanted,
+                };
+                (holds != wanted).then_some(assert)
+            })
     }
 
     /// Runs the next command, or finishes the start.
     fn advance(&mut self, name: &str) {
         loop {
-            let Some(loaded) = self.units.get_mut(name) else { return };
+            let Some(loaded) = self.units.get_mut(name) else {
+                return;
+            };
             let Some((phase, line)) = loaded.service.queue.pop_front() else {
                 return self.queue_is_empty(name);
             };
@@ -214,7 +271,8 @@ impl Manager {
                 Err(()) if line.ignore_failure => {}
                 Err(()) => return self.command_failed(name, phase, "exit-code"),
                 Ok(()) => {
-                    let waits = phase != Phase::Main || matches!(kind(&self.units[name].unit), "oneshot" | "forking");
+                    let waits = phase != Phase::Main
+                        || matches!(kind(&self.units[name].unit), "oneshot" | "forking");
                     if waits {
                         return;
                     }
@@ -224,36 +282,64 @@ impl Manager {
     }
 
     fn run(&mut self, name: &str, phase: Phase, line: &Line) -> Result<(), ()> {
-        let Some(loaded) = self.units.get_mut(name) else { return Err(()) };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return Err(());
+        };
         let unit = loaded.unit.clone();
-        let invocation = format!("{:032x}", Instant::now().duration_since(self.booted).as_nanos());
+        let invocation = format!(
+            "{:032x}",
+            Instant::now().duration_since(self.booted).as_nanos()
+        );
         let mut environment = match exec::environment(&unit, &invocation) {
             Ok(environment) => environment,
             Err(text) => {
                 self.note(name, WARNING, &format!("{name}: {text}"));
-                self.note(name, WARNING, &format!("{name}: Failed to run '{}' task: No such file or directory", phase_name(phase)));
+                self.note(
+                    name,
+                    WARNING,
+                    &format!(
+                        "{name}: Failed to run '{}' task: No such file or directory",
+                        phase_name(phase)
+                    ),
+                );
                 return Err(());
             }
         };
         for (key, base) in DIRECTORIES {
-            let paths: Vec<_> = unit.names("Service", key).iter().map(|path| format!("{base}/{path}")).collect();
+            let paths: Vec<_> = unit
+                .names("Service", key)
+                .iter()
+                .map(|path| format!("{base}/{path}"))
+                .collect();
             if !paths.is_empty() {
                 environment.insert(directory_variable(key), paths.join(":"));
             }
         }
         match load_credentials(&unit) {
-            Ok(Some(folder)) => drop(environment.insert("CREDENTIALS_DIRECTORY".to_owned(), folder)),
+            Ok(Some(folder)) => {
+                drop(environment.insert("CREDENTIALS_DIRECTORY".to_owned(), folder))
+            }
             Ok(None) => {}
             Err(error) => {
-                self.note(name, WARNING, &format!("{name}: Failed to set up credentials: {error}"));
+                self.note(
+                    name,
+                    WARNING,
+                    &format!("{name}: Failed to set up credentials: {error}"),
+                );
                 return Err(());
             }
         }
-        let Ok((streams, pipes)) = outputs(&unit) else { return Err(()) };
+        let Ok((streams, pipes)) = outputs(&unit) else {
+            return Err(());
+        };
         match exec::spawn(&unit, line, &environment, streams) {
             Ok(pid) => {
                 let identifier = unit.last("Service", "SyslogIdentifier").map(str::to_owned);
-                let program = line.words.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+                let program = line
+                    .words
+                    .first()
+                    .and_then(|word| word.rsplit('/').next())
+                    .unwrap_or_default();
                 let identifier = identifier.unwrap_or_else(|| program.to_owned());
                 for (pipe, console) in pipes {
                     self.outputs.push(Output {
@@ -262,7 +348,9 @@ impl Manager {
                         identifier: identifier.clone(),
                         pid,
                         console,
-                        prefixes: unit.last("Service", "SyslogLevelPrefix").is_none_or(|value| !matches!(value, "no" | "false" | "0" | "off")),
+                        prefixes: unit
+                            .last("Service", "SyslogLevelPrefix")
+                            .is_none_or(|value| !matches!(value, "no" | "false" | "0" | "off")),
                         rest: Vec::new(),
                     });
                 }
@@ -281,7 +369,14 @@ impl Manager {
                     self.note(name, 3, message);
                 }
                 let status = status_name(error.status);
-                self.note(name, NOTICE, &format!("{name}: {} process exited, code=exited, status={status}", role(phase)));
+                self.note(
+                    name,
+                    NOTICE,
+                    &format!(
+                        "{name}: {} process exited, code=exited, status={status}",
+                        role(phase)
+                    ),
+                );
                 if let Some(loaded) = self.units.get_mut(name)
                     && phase == Phase::Main
                 {
@@ -294,7 +389,10 @@ impl Manager {
 
     /// A process has ended; `false` where it is none of a service's.
     pub fn process_ended(&mut self, status: WaitStatus) -> bool {
-        let Some((name, phase)) = status.pid().and_then(|pid| self.processes.remove(&pid.as_raw())) else {
+        let Some((name, phase)) = status
+            .pid()
+            .and_then(|pid| self.processes.remove(&pid.as_raw()))
+        else {
             return false;
         };
         self.drain_outputs(&name);
@@ -303,15 +401,28 @@ impl Manager {
             WaitStatus::Signaled(_, signal, _) => (0, Some(signal)),
             _ => return true,
         };
-        let Some(loaded) = self.units.get_mut(&name) else { return true };
-        let clean = matches!(signal, Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGPIPE));
-        let accepted = loaded.unit.names("Service", "SuccessExitStatus").iter().any(|status| *status == code.to_string());
+        let Some(loaded) = self.units.get_mut(&name) else {
+            return true;
+        };
+        let clean = matches!(
+            signal,
+            Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGPIPE)
+        );
+        let accepted = loaded
+            .unit
+            .names("Service", "SuccessExitStatus")
+            .iter()
+            .any(|status| *status == code.to_string());
         let daemon = !matches!(kind(&loaded.unit), "oneshot") && phase == Phase::Main;
         let success = match signal {
             None => code == 0 || accepted,
             Some(_) => clean && (daemon || loaded.service.stopping),
         };
-        let ignored = loaded.service.current.as_ref().is_some_and(|line| line.ignore_failure);
+        let ignored = loaded
+            .service
+            .current
+            .as_ref()
+            .is_some_and(|line| line.ignore_failure);
         if phase == Phase::Main {
             loaded.service.main = None;
             loaded.service.status = signal.map_or(code, |signal| signal as i32);
@@ -319,18 +430,39 @@ impl Manager {
         if !success {
             let text = match signal {
                 None => format!("code=exited, status={}", status_name(code)),
-                Some(signal) => format!("code=killed, status={}/{}", signal as i32, signal.as_str().trim_start_matches("SIG")),
+                Some(signal) => format!(
+                    "code=killed, status={}/{}",
+                    signal as i32,
+                    signal.as_str().trim_start_matches("SIG")
+                ),
             };
-            self.note(&name, NOTICE, &format!("{name}: {} process exited, {text}", role(phase)));
+            self.note(
+                &name,
+                NOTICE,
+                &format!("{name}: {} process exited, {text}", role(phase)),
+            );
         }
-        let result = if signal.is_some() { "signal" } else { "exit-code" };
+        let result = if signal.is_some() {
+            "signal"
+        } else {
+            "exit-code"
+        };
         let timed_out = self.units[&name].result == "timeout";
         match phase {
-            Phase::Condition if signal.is_none() && (1..255).contains(&code) => self.rests(&name, "success"),
+            Phase::Condition if signal.is_none() && (1..255).contains(&code) => {
+                self.rests(&name, "success")
+            }
             Phase::Stop | Phase::StopPost => self.advance(&name),
             _ if timed_out => self.service_fails(&name, "timeout"),
             Phase::Main if daemon && kind(&self.units[&name].unit) != "forking" => {
-                self.main_ended(&name, if success || ignored { "success" } else { result });
+                self.main_ended(
+                    &name,
+                    if success || ignored {
+                        "success"
+                    } else {
+                        result
+                    },
+                );
             }
             _ if success || ignored => self.advance(&name),
             _ => self.command_failed(&name, phase, result),
@@ -340,8 +472,13 @@ impl Manager {
     }
 
     fn main_ended(&mut self, name: &str, result: &'static str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
-        if loaded.unit.flag("Service", "RemainAfterExit") && result == "success" && !loaded.service.stopping {
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
+        if loaded.unit.flag("Service", "RemainAfterExit")
+            && result == "success"
+            && !loaded.service.stopping
+        {
             return loaded.set(Active::Active, "exited");
         }
         self.stop_post(name, result);
@@ -355,7 +492,9 @@ impl Manager {
     }
 
     fn queue_is_empty(&mut self, name: &str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
         match loaded.active {
             Active::Activating => {
                 loaded.service.deadline = None;
@@ -377,7 +516,9 @@ impl Manager {
             Active::Deactivating if loaded.service.main.is_some() => {
                 loaded.service.signal(Signal::SIGTERM);
                 let limit = timeout(&loaded.unit, "TimeoutStopSec", DEFAULT_TIMEOUT);
-                loaded.service.deadline = Instant::now().checked_add(limit).map(|at| (at, Deadline::Kill));
+                loaded.service.deadline = Instant::now()
+                    .checked_add(limit)
+                    .map(|at| (at, Deadline::Kill));
             }
             Active::Deactivating => {
                 let result = loaded.result;
@@ -393,7 +534,9 @@ impl Manager {
 
     /// Runs `ExecStopPost=`, after which the service rests.
     fn stop_post(&mut self, name: &str, result: &'static str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
         loaded.result = result;
         loaded.service.main = None;
         loaded.service.deadline = None;
@@ -409,7 +552,9 @@ impl Manager {
 
     /// Every command has ended.
     fn rests(&mut self, name: &str, result: &'static str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
         // What a service leaves running ends with it.
         loaded.service.signal(Signal::SIGKILL);
         loaded.service.groups.clear();
@@ -417,7 +562,11 @@ impl Manager {
         loaded.service.deadline = None;
         loaded.result = result;
         let failed = result != "success";
-        let (active, sub) = if failed { (Active::Failed, "failed") } else { (Active::Inactive, "dead") };
+        let (active, sub) = if failed {
+            (Active::Failed, "failed")
+        } else {
+            (Active::Inactive, "dead")
+        };
         loaded.set(active, sub);
         let was_stopped = loaded.service.stopping;
         let restart = match loaded.unit.last("Service", "Restart").unwrap_or("no") {
@@ -428,7 +577,11 @@ impl Manager {
             _ => false,
         };
         if failed {
-            self.note(name, WARNING, &format!("{name}: Failed with result '{result}'."));
+            self.note(
+                name,
+                WARNING,
+                &format!("{name}: Failed with result '{result}'."),
+            );
             self.service_failed_to_start(name, result);
         } else if was_stopped {
             let description = self.units[name].unit.description().to_owned();
@@ -442,14 +595,22 @@ impl Manager {
         }
         self.reschedule_timers_of(name);
         let then = if failed { "OnFailure" } else { "OnSuccess" };
-        for other in self.units.get(name).map(|loaded| loaded.unit.names("Unit", then)).unwrap_or_default() {
+        for other in self
+            .units
+            .get(name)
+            .map(|loaded| loaded.unit.names("Unit", then))
+            .unwrap_or_default()
+        {
             self.start(&other);
         }
     }
 
     fn service_failed_to_start(&mut self, name: &str, result: &str) {
         let description = self.units[name].unit.description().to_owned();
-        let starting = self.jobs.get(name).is_some_and(|job| job.kind == super::manager::Kind::Start);
+        let starting = self
+            .jobs
+            .get(name)
+            .is_some_and(|job| job.kind == super::manager::Kind::Start);
         if starting {
             self.note(name, 3, &format!("Failed to start {description}."));
             self.status_line(false, &description);
@@ -463,16 +624,26 @@ impl Manager {
     }
 
     fn restart_later(&mut self, name: &str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
-        let wait = loaded.unit.last("Service", "RestartSec").and_then(span::parse).unwrap_or(Duration::from_millis(100));
-        loaded.service.deadline = Instant::now().checked_add(wait).map(|at| (at, Deadline::Restart));
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
+        let wait = loaded
+            .unit
+            .last("Service", "RestartSec")
+            .and_then(span::parse)
+            .unwrap_or(Duration::from_millis(100));
+        loaded.service.deadline = Instant::now()
+            .checked_add(wait)
+            .map(|at| (at, Deadline::Restart));
         if loaded.service.deadline.is_some() && loaded.active != Active::Failed {
             loaded.sub = "auto-restart";
         }
     }
 
     pub(super) fn stop_service(&mut self, name: &str) {
-        let Some(loaded) = self.units.get_mut(name) else { return };
+        let Some(loaded) = self.units.get_mut(name) else {
+            return;
+        };
         loaded.service.stopping = true;
         loaded.service.deadline = None;
         if matches!(loaded.active, Active::Inactive | Active::Failed) {
@@ -492,7 +663,10 @@ impl Manager {
 
     /// When something is due next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let services = self.units.values().filter_map(|loaded| loaded.service.deadline.map(|(at, _)| at));
+        let services = self
+            .units
+            .values()
+            .filter_map(|loaded| loaded.service.deadline.map(|(at, _)| at));
         services.chain(self.next_timer()).min()
     }
 
@@ -514,15 +688,24 @@ impl Manager {
             match deadline {
                 Deadline::Restart => self.start(&name),
                 Deadline::Kill => {
-                    self.note(&name, WARNING, &format!("{name}: State 'stop-sigterm' timed out. Killing."));
+                    self.note(
+                        &name,
+                        WARNING,
+                        &format!("{name}: State 'stop-sigterm' timed out. Killing."),
+                    );
                     self.units[&name].service.signal(Signal::SIGKILL);
                 }
                 Deadline::StartTimeout => {
-                    self.note(&name, WARNING, &format!("{name}: start operation timed out. Terminating."));
+                    self.note(
+                        &name,
+                        WARNING,
+                        &format!("{name}: start operation timed out. Terminating."),
+                    );
                     if let Some(loaded) = self.units.get_mut(&name) {
                         loaded.result = "timeout";
                         loaded.service.signal(Signal::SIGTERM);
-                        loaded.service.deadline = Some((now + Duration::from_secs(5), Deadline::Kill));
+                        loaded.service.deadline =
+                            Some((now + Duration::from_secs(5), Deadline::Kill));
                     }
                 }
             }
@@ -568,7 +751,12 @@ impl Manager {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return false,
             }
-            while let Some(end) = output.rest.iter().position(|byte| *byte == b'\n').or((output.rest.len() > LONGEST_LINE).then_some(LONGEST_LINE)) {
+            while let Some(end) = output
+                .rest
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .or((output.rest.len() > LONGEST_LINE).then_some(LONGEST_LINE))
+            {
                 let mut line: Vec<u8> = output.rest.drain(..=end).collect();
                 line.pop_if(|byte| *byte == b'\n');
                 self.journal_line(output, &line);
@@ -578,10 +766,25 @@ impl Manager {
 
     fn journal_line(&mut self, output: &Output, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
-        let (priority, text) = if output.prefixes { split_priority(&text, INFO) } else { (INFO, &*text) };
-        self.journal.add(Some(&output.unit), &output.identifier, output.pid, priority, text);
+        let (priority, text) = if output.prefixes {
+            split_priority(&text, INFO)
+        } else {
+            (INFO, &*text)
+        };
+        self.journal.add(
+            Some(&output.unit),
+            &output.identifier,
+            output.pid,
+            priority,
+            text,
+        );
         if output.console {
-            let line = format!("{} {}[{}]: {text}", self.uptime(), output.identifier, output.pid);
+            let line = format!(
+                "{} {}[{}]: {text}",
+                self.uptime(),
+                output.identifier,
+                output.pid
+            );
             self.show(&line);
         }
     }
@@ -599,7 +802,11 @@ fn phase_name(phase: Phase) -> &'static str {
 }
 
 fn role(phase: Phase) -> &'static str {
-    if phase == Phase::Main { "Main" } else { "Control" }
+    if phase == Phase::Main {
+        "Main"
+    } else {
+        "Control"
+    }
 }
 
 /// An exit status as systemd shows it.
@@ -619,12 +826,18 @@ pub(super) fn status_name(status: i32) -> String {
 
 fn directory_variable(key: &str) -> String {
     // RuntimeDirectory → RUNTIME_DIRECTORY
-    format!("{}_DIRECTORY", key.trim_end_matches("Directory").to_ascii_uppercase())
+    format!(
+        "{}_DIRECTORY",
+        key.trim_end_matches("Directory").to_ascii_uppercase()
+    )
 }
 
 fn make_directories(unit: &Unit) -> io::Result<()> {
     for (key, base) in DIRECTORIES {
-        let mode = unit.last("Service", &format!("{key}Mode")).and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o755);
+        let mode = unit
+            .last("Service", &format!("{key}Mode"))
+            .and_then(|mode| u32::from_str_radix(mode, 8).ok())
+            .unwrap_or(0o755);
         for name in unit.names("Service", key) {
             let path = Path::new(base).join(name);
             fs::create_dir_all(&path)?;
@@ -644,8 +857,11 @@ fn load_credentials(unit: &Unit) -> io::Result<Option<String>> {
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
     for credential in credentials {
-        let (name, path) = credential.split_once(':').unwrap_or((credential, credential));
-        let content = fs::read(path).map_err(|error| io::Error::other(format!("{path}: {error}")))?;
+        let (name, path) = credential
+            .split_once(':')
+            .unwrap_or((credential, credential));
+        let content =
+            fs::read(path).map_err(|error| io::Error::other(format!("{path}: {error}")))?;
         let target = Path::new(&folder).join(name);
         match fs::remove_file(&target) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -668,7 +884,11 @@ fn outputs(unit: &Unit) -> io::Result<Streams> {
             && path.starts_with('/')
         {
             let mut options = File::options();
-            options.create(true).write(true).append(how == "append").truncate(how == "truncate");
+            options
+                .create(true)
+                .write(true)
+                .append(how == "append")
+                .truncate(how == "truncate");
             return Ok(options.open(path)?.into());
         }
         if setting == "null" {
@@ -677,13 +897,20 @@ fn outputs(unit: &Unit) -> io::Result<Streams> {
         let (read, write) = io::pipe()?;
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-        pipes.push((read, matches!(setting, "journal+console" | "tty" | "kmsg+console")));
+        pipes.push((
+            read,
+            matches!(setting, "journal+console" | "tty" | "kmsg+console"),
+        ));
         Ok(write.into())
     };
     let stdout = setting("StandardOutput");
     let stderr = setting("StandardError");
     let out = open(&stdout)?;
     // Inheriting keeps the two in order, as one stream.
-    let err = if stderr == "inherit" || stderr == stdout { out.try_clone()? } else { open(&stderr)? };
+    let err = if stderr == "inherit" || stderr == stdout {
+        out.try_clone()?
+    } else {
+        open(&stderr)?
+    };
     Ok(((out, err), pipes))
 }

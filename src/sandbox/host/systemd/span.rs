@@ -14,10 +14,14 @@ pub(in crate::sandbox::host) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().ok()?;
         rest = rest[digits..].trim_start();
-        let letters = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_alphabetic())
+            .unwrap_or(rest.len());
         total += number * unit(&rest[..letters])?;
         rest = rest[letters..].trim_start();
     }
@@ -70,7 +74,11 @@ mod tests {
             ("2.5 s", 2_500),
             ("0", 0),
         ] {
-            assert_eq!(parse(text), Some(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(
+                parse(text),
+                Some(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
         }
         assert_eq!(parse("infinity"), Some(Duration::MAX));
         for bad in ["", "5 parsecs", "min", "-5s", "5,5s", "1e3"] {

@@ -13,8 +13,14 @@ use super::protocol::Outcome;
 use super::span;
 use super::unit::Unit;
 
-const BASES: [&str; 6] =
-    ["OnActiveSec", "OnBootSec", "OnStartupSec", "OnUnitActiveSec", "OnUnitInactiveSec", "OnCalendar"];
+const BASES: [&str; 6] = [
+    "OnActiveSec",
+    "OnBootSec",
+    "OnStartupSec",
+    "OnUnitActiveSec",
+    "OnUnitInactiveSec",
+    "OnCalendar",
+];
 
 /// The state of a timer unit.
 #[derive(Debug, Default)]
@@ -42,9 +48,10 @@ impl Timer {
     /// The unit a timer starts.
     pub fn triggers(unit: &Unit) -> Option<String> {
         let default = || format!("{}.service", unit.stem());
-        unit.name
-            .ends_with(".timer")
-            .then(|| unit.last("Timer", "Unit").map_or_else(default, str::to_owned))
+        unit.name.ends_with(".timer").then(|| {
+            unit.last("Timer", "Unit")
+                .map_or_else(default, str::to_owned)
+        })
     }
 
     pub fn disarm(&mut self) {
@@ -63,16 +70,26 @@ impl Timer {
 
 impl Manager {
     pub(super) fn start_timer(&mut self, name: &str) {
-        let Some(loaded) = self.units.get(name) else { return };
+        let Some(loaded) = self.units.get(name) else {
+            return;
+        };
         let description = loaded.unit.description().to_owned();
         let triggered = Timer::triggers(&loaded.unit).unwrap_or_default();
         if self.load(&triggered).is_err() {
-            self.note(name, super::journal::WARNING, &format!("{name}: Refusing to start, unit {triggered} to trigger not loaded."));
+            self.note(
+                name,
+                super::journal::WARNING,
+                &format!("{name}: Refusing to start, unit {triggered} to trigger not loaded."),
+            );
             self.note(name, 3, &format!("Failed to start {description}."));
             return self.job_done(name, Outcome::Failed("resources".into()));
         }
         if let Some(loaded) = self.units.get_mut(name) {
-            loaded.timer = Timer { activated: Some(Instant::now()), last: loaded.timer.last, next: None };
+            loaded.timer = Timer {
+                activated: Some(Instant::now()),
+                last: loaded.timer.last,
+                next: None,
+            };
             loaded.set(Active::Active, "waiting");
         }
         self.note(name, INFO, &format!("Started {description}."));
@@ -83,7 +100,9 @@ impl Manager {
 
     /// Finds when a timer elapses next.
     fn schedule(&mut self, name: &str, initial: bool) {
-        let Some(loaded) = self.units.get(name) else { return };
+        let Some(loaded) = self.units.get(name) else {
+            return;
+        };
         let triggered = Timer::triggers(&loaded.unit).unwrap_or_default();
         let trigger = self.units.get(&triggered);
         let now = Instant::now();
@@ -95,7 +114,9 @@ impl Manager {
             let base = match key {
                 "OnActiveSec" => timer.activated,
                 "OnBootSec" | "OnStartupSec" => Some(self.booted),
-                "OnUnitActiveSec" => timer.last.max(trigger.and_then(|trigger| trigger.left_inactive)),
+                "OnUnitActiveSec" => timer
+                    .last
+                    .max(trigger.and_then(|trigger| trigger.left_inactive)),
                 "OnUnitInactiveSec" => trigger
                     .filter(|trigger| matches!(trigger.active, Active::Inactive | Active::Failed))
                     .and_then(|trigger| trigger.became_inactive),
@@ -104,15 +125,22 @@ impl Manager {
             let at = if key == "OnCalendar" {
                 let real = Timestamp::now();
                 let at = Calendar::parse(value).and_then(|calendar| calendar.next(real));
-                at.and_then(|at| Duration::try_from(at.duration_since(real)).ok()).map(|wait| now + wait)
+                at.and_then(|at| Duration::try_from(at.duration_since(real)).ok())
+                    .map(|wait| now + wait)
             } else {
-                let elapses = base.zip(wait).and_then(|(base, wait)| base.checked_add(wait));
+                let elapses = base
+                    .zip(wait)
+                    .and_then(|(base, wait)| base.checked_add(wait));
                 // What lies in the past elapses at once when the timer starts, and never again.
                 elapses.filter(|at| !once || initial || *at > now)
             };
             next = [next, at].into_iter().flatten().min();
         }
-        let jitter = loaded.unit.last("Timer", "RandomizedDelaySec").and_then(span::parse).map_or(Duration::ZERO, random_below);
+        let jitter = loaded
+            .unit
+            .last("Timer", "RandomizedDelaySec")
+            .and_then(span::parse)
+            .map_or(Duration::ZERO, random_below);
         if let Some(loaded) = self.units.get_mut(name) {
             loaded.timer.next = next.map(|next| next.max(now) + jitter);
             let sub = if next.is_some() { "waiting" } else { "elapsed" };
@@ -125,7 +153,10 @@ impl Manager {
         let timers: Vec<_> = self
             .units
             .iter()
-            .filter(|(_, loaded)| loaded.active == Active::Active && Timer::triggers(&loaded.unit).as_deref() == Some(service))
+            .filter(|(_, loaded)| {
+                loaded.active == Active::Active
+                    && Timer::triggers(&loaded.unit).as_deref() == Some(service)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for timer in timers {
@@ -134,7 +165,10 @@ impl Manager {
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.units.values().filter_map(|loaded| loaded.timer.next).min()
+        self.units
+            .values()
+            .filter_map(|loaded| loaded.timer.next)
+            .min()
     }
 
     /// Starts what has elapsed.
@@ -148,7 +182,10 @@ impl Manager {
                 loaded.timer.next = None;
                 loaded.timer.last = Some(now);
                 loaded.sub = "running";
-                (name.clone(), Timer::triggers(&loaded.unit).unwrap_or_default())
+                (
+                    name.clone(),
+                    Timer::triggers(&loaded.unit).unwrap_or_default(),
+                )
             })
             .collect();
         for (timer, triggered) in due {

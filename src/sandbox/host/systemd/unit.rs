@@ -75,10 +75,18 @@ impl Unit {
     }
 
     fn load_from(name: &str, folders: &[PathBuf]) -> Result<Unit, LoadError> {
-        let mut unit = Unit { name: name.to_owned(), ..Unit::default() };
-        let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
+        let mut unit = Unit {
+            name: name.to_owned(),
+            ..Unit::default()
+        };
+        let found = folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.symlink_metadata().is_ok());
         match found {
-            Some(path) if fs::canonicalize(&path).is_ok_and(|real| real == Path::new("/dev/null")) => {
+            Some(path)
+                if fs::canonicalize(&path).is_ok_and(|real| real == Path::new("/dev/null")) =>
+            {
                 return Err(LoadError::Masked);
             }
             Some(path) => {
@@ -120,23 +128,27 @@ impl Unit {
             }
             if let Some(name) = line.strip_prefix('[') {
                 let Some(name) = name.strip_suffix(']') else {
-                    self.warnings.push(format!("{place}: Invalid section header '{line}'"));
+                    self.warnings
+                        .push(format!("{place}: Invalid section header '{line}'"));
                     continue;
                 };
                 section = name.to_owned();
                 known_section = known::section(&self.name, name);
                 if !known_section && !name.starts_with("X-") {
-                    self.warnings.push(format!("{place}: Unknown section '{name}'. Ignoring."));
+                    self.warnings
+                        .push(format!("{place}: Unknown section '{name}'. Ignoring."));
                 }
                 continue;
             }
             let Some((key, value)) = line.split_once('=') else {
-                self.warnings.push(format!("{place}: Missing '=', ignoring line."));
+                self.warnings
+                    .push(format!("{place}: Missing '=', ignoring line."));
                 continue;
             };
             let (key, value) = (key.trim(), value.trim());
             if section.is_empty() {
-                self.warnings.push(format!("{place}: Assignment outside of section. Ignoring."));
+                self.warnings
+                    .push(format!("{place}: Assignment outside of section. Ignoring."));
                 continue;
             }
             if !known_section {
@@ -144,7 +156,9 @@ impl Unit {
             }
             if !known::key(&section, key) {
                 if !key.starts_with("X-") {
-                    self.warnings.push(format!("{place}: Unknown key name '{key}' in section '{section}', ignoring."));
+                    self.warnings.push(format!(
+                        "{place}: Unknown key name '{key}' in section '{section}', ignoring."
+                    ));
                 }
                 continue;
             }
@@ -162,7 +176,12 @@ impl Unit {
 
     /// Replaces the specifiers that need no more than the name (`man systemd.unit`, "Specifiers").
     fn specifiers(&self, value: &str) -> String {
-        let (prefix, instance) = match self.name.rsplit_once('.').map_or(self.name.as_str(), |(stem, _)| stem).split_once('@') {
+        let (prefix, instance) = match self
+            .name
+            .rsplit_once('.')
+            .map_or(self.name.as_str(), |(stem, _)| stem)
+            .split_once('@')
+        {
             Some((prefix, instance)) => (prefix, instance),
             None => (self.stem(), ""),
         };
@@ -187,7 +206,11 @@ impl Unit {
                 Some('V') => expanded.push_str("/var/tmp"),
                 Some('h') => expanded.push_str("/root"),
                 Some('u') => expanded.push_str("root"),
-                Some('H') => expanded.push_str(&nix::unistd::gethostname().unwrap_or_default().to_string_lossy()),
+                Some('H') => expanded.push_str(
+                    &nix::unistd::gethostname()
+                        .unwrap_or_default()
+                        .to_string_lossy(),
+                ),
                 Some('%') | None => expanded.push('%'),
                 Some(other) => expanded.extend(['%', other]),
             }
@@ -197,7 +220,9 @@ impl Unit {
 
     /// The name without its type.
     pub fn stem(&self) -> &str {
-        self.name.rsplit_once('.').map_or(&self.name, |(stem, _)| stem)
+        self.name
+            .rsplit_once('.')
+            .map_or(&self.name, |(stem, _)| stem)
     }
 
     /// The values of a key that may be given several times; an empty one forgets those before it.
@@ -223,21 +248,31 @@ impl Unit {
     /// The names in all values of a key.
     pub fn names(&self, section: &str, key: &str) -> Vec<String> {
         let values = self.all(section, key);
-        values.iter().flat_map(|value| value.split_whitespace()).map(str::to_owned).collect()
+        values
+            .iter()
+            .flat_map(|value| value.split_whitespace())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// All assignments of keys that begin with one of `prefixes`, in order.
     pub fn beginning_with(&self, section: &str, prefixes: &[&str]) -> Vec<(&str, &str)> {
         let ours = |assignment: &&Assignment| {
-            assignment.section == section && prefixes.iter().any(|prefix| assignment.key.starts_with(prefix))
+            assignment.section == section
+                && prefixes
+                    .iter()
+                    .any(|prefix| assignment.key.starts_with(prefix))
         };
         let pairs = self.assignments.iter().filter(ours);
-        pairs.map(|assignment| (assignment.key.as_str(), assignment.value.as_str())).collect()
+        pairs
+            .map(|assignment| (assignment.key.as_str(), assignment.value.as_str()))
+            .collect()
     }
 
     /// A yes-or-no setting.
     pub fn flag(&self, section: &str, key: &str) -> bool {
-        self.last(section, key).is_some_and(|value| matches!(value, "1" | "yes" | "true" | "on" | "y" | "t"))
+        self.last(section, key)
+            .is_some_and(|value| matches!(value, "1" | "yes" | "true" | "on" | "y" | "t"))
     }
 
     pub fn description(&self) -> &str {
@@ -257,18 +292,31 @@ impl Unit {
 
 /// Units enabled for `target`, by the links in its `.wants` or `.requires` folder.
 fn linked(target: &str, relation: &str) -> BTreeSet<String> {
-    let folders = UNIT_FOLDERS.iter().map(|folder| format!("{folder}/{target}.{relation}"));
-    let entries = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let folders = UNIT_FOLDERS
+        .iter()
+        .map(|folder| format!("{folder}/{target}.{relation}"));
+    let entries = folders
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Drop-ins by file name: the same name in a stronger folder replaces the weaker one.
 fn drop_ins(name: &str, folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = std::collections::BTreeMap::new();
     for folder in folders.iter().rev() {
-        let entries = fs::read_dir(folder.join(format!("{name}.d"))).into_iter().flatten().flatten();
+        let entries = fs::read_dir(folder.join(format!("{name}.d")))
+            .into_iter()
+            .flatten()
+            .flatten();
         for path in entries.map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "conf") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "conf")
+            {
                 found.insert(path.file_name().map(ToOwned::to_owned), path);
             }
         }
@@ -297,8 +345,14 @@ mod tests {
     #[test]
     fn reads_lists_resets_continuations_and_drop_ins() {
         let folder = folder_with(&[
-            ("a.service", "# comment\n[Unit]\nDescription = An  a\nAfter=x.target \\\n  y.target\n[Service]\nExecStart=/bin/true\nEnvironment=A=1\n"),
-            ("a.service.d/10-more.conf", "[Service]\nEnvironment=\nEnvironment=B=%n\n"),
+            (
+                "a.service",
+                "# comment\n[Unit]\nDescription = An  a\nAfter=x.target \\\n  y.target\n[Service]\nExecStart=/bin/true\nEnvironment=A=1\n",
+            ),
+            (
+                "a.service.d/10-more.conf",
+                "[Service]\nEnvironment=\nEnvironment=B=%n\n",
+            ),
             ("a.service.d/ignored.txt", "[Service]\nEnvironment=C=3\n"),
         ]);
         let unit = load(&folder, "a.service");
@@ -333,9 +387,15 @@ mod tests {
     fn missing_and_masked_units() {
         let folder = folder_with(&[]);
         let folders = [folder.path().to_owned()];
-        assert_eq!(Unit::load_from("no.service", &folders).unwrap_err(), LoadError::NotFound);
+        assert_eq!(
+            Unit::load_from("no.service", &folders).unwrap_err(),
+            LoadError::NotFound
+        );
         std::os::unix::fs::symlink("/dev/null", folder.path().join("m.service")).unwrap();
-        assert_eq!(Unit::load_from("m.service", &folders).unwrap_err(), LoadError::Masked);
+        assert_eq!(
+            Unit::load_from("m.service", &folders).unwrap_err(),
+            LoadError::Masked
+        );
         assert!(Unit::load_from("timers.target", &folders).is_ok());
     }
 }
