@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use m8trx::sandbox::host::{AptFault, Console, Host, HostConditions, HostSpec};
+use m8trx::sandbox::host::{AptFault, Console, Host, HostConditions, HostSpec, check_support_from};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -504,6 +504,44 @@ async fn a_set_up_that_fails_says_why_and_leaves_nothing() {
             .to_string()
             .contains("ended while it was being made")
     );
+}
+
+/// The mark of the host below, in the command line of its processes.
+const HELD: &str = "86399.5";
+
+/// Not a test of its own: the next one runs it in a process that it kills.
+#[tokio::test]
+#[ignore = "runs until it is killed"]
+async fn hold_a_host() {
+    let booted = boot(&format!("setsid sleep {HELD} &\nsleep {HELD}")).await;
+    booted.until("never").await;
+}
+
+#[test]
+fn a_host_ends_with_a_killed_sandbox() {
+    let mut sandbox = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "hold_a_host"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while processes_with(HELD).len() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    sandbox.kill().unwrap();
+    sandbox.wait().unwrap();
+    let start = Instant::now();
+    while !processes_with(HELD).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn this_machine_supports_hosts() {
+    check_support_from(&binary()).unwrap();
 }
 
 /// All of the above as an ordinary user, which is how operators run it.

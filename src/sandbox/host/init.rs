@@ -77,6 +77,11 @@ pub(super) fn seconds_up(since_boot: Duration) -> f64 {
     (since_boot + BOOT_OFFSET).as_secs_f64()
 }
 
+/// When the host's boot began, as its console counts. A machine that has itself just booted has no clock that far back.
+pub(super) fn boot_began(booted: Instant) -> Instant {
+    booted.checked_sub(BOOT_OFFSET).unwrap_or(booted)
+}
+
 /// Runs process 1 until the sandbox lets go of the host.
 pub(super) fn run() -> i32 {
     let Ok(control) = Channel::from_stdin() else {

@@ -294,10 +294,14 @@ fn shake_hands(control: &Channel, making: Making) -> Result<Vec<OwnedFd>, HostEr
 /// # Errors
 /// As [`Host::start`]; the text says what is missing and the remedy.
 pub fn check_support() -> Result<(), HostError> {
-    check_support_with(Path::new("/proc/self/exe"))
+    check_support_from(Path::new("/proc/self/exe"))
 }
 
-fn check_support_with(binary: &Path) -> Result<(), HostError> {
+/// As [`check_support`], with another program file than the running one; see [`Host::start_from`].
+///
+/// # Errors
+/// As [`Host::start`].
+pub fn check_support_from(binary: &Path) -> Result<(), HostError> {
     let spawn_failed = |source| HostError::Spawn {
         binary: PathBuf::from(binary),
         source,

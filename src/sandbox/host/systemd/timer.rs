@@ -12,6 +12,7 @@ use super::manager::{Active, Manager};
 use super::protocol::Outcome;
 use super::span;
 use super::unit::Unit;
+use crate::sandbox::host::init::boot_began;
 
 const BASES: [&str; 6] = [
     "OnActiveSec",
@@ -113,7 +114,7 @@ impl Manager {
             let once = matches!(key, "OnActiveSec" | "OnBootSec" | "OnStartupSec");
             let base = match key {
                 "OnActiveSec" => timer.activated,
-                "OnBootSec" | "OnStartupSec" => Some(self.booted),
+                "OnBootSec" | "OnStartupSec" => Some(boot_began(self.booted)),
                 "OnUnitActiveSec" => timer
                     .last
                     .max(trigger.and_then(|trigger| trigger.left_inactive)),
