@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,7 @@ pub(crate) struct Surroundings {
     pub tailnet: Tailnet,
     pub authority: Authority,
     pub stage: PathBuf,
+    pub host_binary: PathBuf,
     pub brain_port: u16,
     pub faults: Vec<Fault>,
 }
@@ -120,8 +120,7 @@ async fn machine(
         cloud.host_down(&region, &instance, Down::Revoked);
         return;
     }
-    let stage = surroundings.stage.join(&instance);
-    let down = match start(&surroundings, &region, &instance, &stage).await {
+    let down = match start(&surroundings, &region, &instance).await {
         Err(why) => Down::Failed(why),
         Ok((mut host, servers)) => {
             let booted = host.boot();
@@ -141,7 +140,6 @@ async fn machine(
             }
         }
     };
-    let _ = tokio::fs::remove_dir_all(&stage).await;
     cloud.host_down(&region, &instance, down);
 }
 
@@ -149,18 +147,13 @@ async fn start(
     surroundings: &Surroundings,
     region: &str,
     instance: &str,
-    stage: &PathBuf,
 ) -> Result<(Host, Vec<Server>), String> {
     let view = surroundings
         .cloud
         .host_view(region, instance)
         .ok_or_else(|| "the instance does not exist".to_owned())?;
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(stage)
-        .map_err(|error| chain(&error))?;
     let spec = surroundings.spec(region, &view);
-    let mut host = Host::start(spec, stage)
+    let mut host = Host::start_from(spec, &surroundings.stage, &surroundings.host_binary)
         .await
         .map_err(|error| chain(&error))?;
     surroundings

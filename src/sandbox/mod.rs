@@ -30,6 +30,7 @@ use brain::Brain;
 use cloud::Cloud;
 pub use cloud::RecordedCall;
 pub use fault::{Fault, UnknownFault};
+use host::HostError;
 use http::Server;
 use machines::{Machines, Surroundings, listen};
 use stage::Stage;
@@ -60,6 +61,9 @@ pub enum SandboxError {
     /// No port of loopback could be listened on.
     #[error("the sandbox could not listen on 127.0.0.1")]
     Listen(#[source] io::Error),
+    /// This machine does not allow what a host needs.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// Its certificate authority could not be made.
     #[error("the sandbox's certificate authority could not be made")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -94,7 +98,24 @@ impl std::fmt::Debug for Sandbox {
 
 impl Sandbox {
     /// Starts a sandbox in which nothing exists yet. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SandboxError::Host`] where the machine does not allow hosts, with the remedy, and the others of [`SandboxError`].
     pub async fn start(options: SandboxOptions) -> Result<Self, SandboxError> {
+        Self::start_from(options, Path::new("/proc/self/exe")).await
+    }
+
+    /// As [`Sandbox::start`], with hosts made of another program file than the running one; it must call
+    /// [`host::run_if_reexecuted`] first thing in its `main`. Tests need it, because they run in a program of their own.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub async fn start_from(
+        options: SandboxOptions,
+        host_binary: &Path,
+    ) -> Result<Self, SandboxError> {
+        let binary = host_binary.to_owned();
+        let supported = tokio::task::spawn_blocking(move || host::check_support_from(&binary));
         let stage = Stage::new().map_err(SandboxError::Stage)?;
         let authority =
             Authority::new().map_err(|error| SandboxError::Authority(Box::new(error)))?;
@@ -118,12 +139,16 @@ impl Sandbox {
             &tailnet,
         )
         .map_err(SandboxError::Stage)?;
+        supported
+            .await
+            .map_err(|error| SandboxError::Stage(io::Error::other(error)))??;
         let surroundings = Surroundings {
             cloud: cloud.clone(),
             brain: brain.clone(),
             tailnet: tailnet.clone(),
             authority,
             stage: stage.path().to_owned(),
+            host_binary: host_binary.to_owned(),
             brain_port: brain_server.address().port(),
             faults,
         };
