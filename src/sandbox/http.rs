@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -155,16 +156,22 @@ async fn exchange(
 
 async fn answer(request: http::Request<hyper::body::Incoming>, handler: Handler) -> Response {
     let (head, body) = request.into_parts();
+    // Refused at once when it is announced, not only when it has arrived.
+    if body.size_hint().lower() > MAX_BODY_LENGTH as u64 {
+        return too_large();
+    }
     match Limited::new(body, MAX_BODY_LENGTH).collect().await {
         Ok(body) => handler(http::Request::from_parts(head, body.to_bytes())).await,
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large\n")
-        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => too_large(),
         Err(_) => plain(
             StatusCode::BAD_REQUEST,
             "the request's body could not be read\n",
         ),
     }
+}
+
+fn too_large() -> Response {
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large\n")
 }
 
 /// A response of a status, a content type and a body.

@@ -29,11 +29,12 @@ use super::fault::Fault;
 use super::http::Handler;
 use super::random;
 use call::Call;
-pub(crate) use ec2::{Down, HostCredentials, HostView, PowerState};
-pub(crate) use identity::{OPERATOR_ACCESS_KEY, RoleCredentials};
+pub(crate) use ec2::{Down, HostCredentials, HostView};
+pub(crate) use identity::{ACCOUNT, OPERATOR_ACCESS_KEY};
 pub use ledger::RecordedCall;
 use policy::Document;
 pub(crate) use policy::Malformed;
+pub(crate) use signature::same;
 
 /// The region of the environment that the sandbox hands out; calls may be signed for any other.
 pub(crate) const DEFAULT_REGION: &str = "us-east-1";

@@ -99,11 +99,6 @@ impl Params {
             .collect()
     }
 
-    /// Whether there is no parameter.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -16,6 +16,7 @@ use crate::sandbox::host::Console;
 #[derive(Clone)]
 pub(crate) struct HostView {
     pub instance_id: String,
+    pub reservation: String,
     pub hostname: String,
     pub private_dns: String,
     pub private_address: String,
@@ -29,7 +30,6 @@ pub(crate) struct HostView {
     pub options: MetadataOptions,
     pub tags: BTreeMap<String, String>,
     pub profile: Option<ReadyProfile>,
-    pub state: PowerState,
 }
 
 /// The credentials of an instance.
@@ -64,6 +64,7 @@ impl Cloud {
             let instance = store.instances.get(id)?;
             Some(HostView {
                 instance_id: instance.id.clone(),
+                reservation: instance.reservation.clone(),
                 hostname: instance.hostname(),
                 private_dns: instance.private_dns(region),
                 private_address: instance.private_address.clone(),
@@ -80,7 +81,6 @@ impl Cloud {
                     .profile
                     .as_ref()
                     .map(|(_, profile)| profile.clone()),
-                state: instance.state,
             })
         })
     }

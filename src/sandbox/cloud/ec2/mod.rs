@@ -29,7 +29,7 @@ use crate::customer::hex;
 pub(crate) use host::{Down, HostCredentials, HostView};
 pub(crate) use images::PUBLIC_IMAGES;
 use instance::Instance;
-pub(crate) use instance::PowerState;
+use instance::PowerState;
 
 /// Regions that calls may be for: those that every account has.
 pub(crate) const REGIONS: [&str; 17] = [

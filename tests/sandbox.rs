@@ -1,0 +1,333 @@
+//! The whole sandbox: a launch through the official SDK boots a host that runs the real user-data and reports to the brain.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ec2::types::{
+    HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataOptionsRequest,
+    InstanceMetadataTagsState, InstanceType, ResourceType, Tag, TagSpecification,
+};
+use aws_sdk_ssm::types::ParameterType;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use m8trx::artifacts::{BOOTSTRAP_SH, IAM_POLICY_JSON};
+use m8trx::sandbox::{Fault, Sandbox, SandboxOptions};
+
+const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+const NAME: &str = "m8trx-cust_acme";
+
+/// Long enough for a loaded machine; a boot takes about a second.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Trial {
+    sandbox: Sandbox,
+    environment: Vec<(&'static str, String)>,
+    config: SdkConfig,
+    http: reqwest::Client,
+}
+
+impl Trial {
+    async fn start(faults: &[Fault]) -> Self {
+        let options = SandboxOptions {
+            faults: faults.to_vec(),
+            latency: None,
+            iam_delay: Some(Duration::ZERO),
+        };
+        let binary = Path::new(env!("CARGO_BIN_EXE_m8trx"));
+        let sandbox = Sandbox::start_from(options, binary).await.unwrap();
+        let environment = sandbox.environment();
+        let value = |name: &str| value(&environment, name);
+        let credentials = Credentials::from_keys(
+            value("AWS_ACCESS_KEY_ID"),
+            value("AWS_SECRET_ACCESS_KEY"),
+            None,
+        );
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(value("AWS_REGION")))
+            .endpoint_url(value("AWS_ENDPOINT_URL"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_backend_preconfigured(tls)
+            .build()
+            .unwrap();
+        Self {
+            sandbox,
+            environment,
+            config,
+            http,
+        }
+    }
+
+    fn brain_url(&self) -> String {
+        value(&self.environment, "M8TRX_BRAIN_URL")
+    }
+
+    fn file(&self, name: &str) -> String {
+        let path = value(&self.environment, name);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    async fn mint(&self) -> String {
+        let answer = self
+            .http
+            .post(format!("{}/v1/keys", self.brain_url()))
+            .bearer_auth(self.file("M8TRX_BRAIN_ADMIN_TOKEN_FILE"))
+            .body(r#"{"customer_id":"cust_acme","label":"test"}"#)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 201);
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        answer["key"].as_str().unwrap().to_owned()
+    }
+
+    /// Everything up to the launch, and the launch; gives the brain key and the instance.
+    async fn onboard(&self) -> (String, String) {
+        let brain_key = self.mint().await;
+        let ssm = aws_sdk_ssm::Client::new(&self.config);
+        for (name, text) in [
+            ("/m8trx/brain-url", self.brain_url()),
+            ("/m8trx/cust_acme/brain-key", brain_key.clone()),
+            (
+                "/m8trx/cust_acme/tailscale-auth-key",
+                self.file("M8TRX_TAILSCALE_KEY_FILE"),
+            ),
+        ] {
+            let put = ssm.put_parameter().name(name).value(text);
+            put.r#type(ParameterType::SecureString)
+                .send()
+                .await
+                .unwrap();
+        }
+        let iam = aws_sdk_iam::Client::new(&self.config);
+        let role = iam.create_role().role_name(NAME);
+        role.assume_role_policy_document(TRUST)
+            .send()
+            .await
+            .unwrap();
+        let policy = iam.put_role_policy().role_name(NAME).policy_name("m8trx");
+        policy
+            .policy_document(IAM_POLICY_JSON)
+            .send()
+            .await
+            .unwrap();
+        let profile = iam.create_instance_profile().instance_profile_name(NAME);
+        profile.send().await.unwrap();
+        let add = iam
+            .add_role_to_instance_profile()
+            .instance_profile_name(NAME);
+        add.role_name(NAME).send().await.unwrap();
+
+        let ec2 = aws_sdk_ec2::Client::new(&self.config);
+        let image =
+            "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id";
+        let image = ssm.get_parameter().name(image).send().await.unwrap();
+        let launched = ec2
+            .run_instances()
+            .image_id(image.parameter().unwrap().value().unwrap())
+            .instance_type(InstanceType::T3Small)
+            .min_count(1)
+            .max_count(1)
+            .user_data(BASE64_STANDARD.encode(BOOTSTRAP_SH))
+            .iam_instance_profile(
+                IamInstanceProfileSpecification::builder()
+                    .name(NAME)
+                    .build(),
+            )
+            .tag_specifications(
+                TagSpecification::builder()
+                    .resource_type(ResourceType::Instance)
+                    .tags(Tag::builder().key("Customer").value("cust_acme").build())
+                    .build(),
+            )
+            .metadata_options(
+                InstanceMetadataOptionsRequest::builder()
+                    .http_tokens(HttpTokensState::Required)
+                    .instance_metadata_tags(InstanceMetadataTagsState::Enabled)
+                    .build(),
+            )
+            .send()
+            .await
+            .unwrap();
+        let id = launched.instances()[0].instance_id().unwrap();
+        (brain_key, id.to_owned())
+    }
+
+    async fn heartbeats(&self, brain_key: &str) -> Vec<serde_json::Value> {
+        let answer = self
+            .http
+            .get(format!(
+                "{}/v1/events?event_type=heartbeat&limit=1",
+                self.brain_url()
+            ))
+            .bearer_auth(brain_key)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        answer["events"].as_array().unwrap().clone()
+    }
+
+    async fn console(&self, id: &str) -> String {
+        let ec2 = aws_sdk_ec2::Client::new(&self.config);
+        let output = ec2.get_console_output().instance_id(id).latest(true);
+        let output = match output.send().await {
+            Ok(output) => output.output().unwrap_or_default().to_owned(),
+            // Just launched.
+            Err(_) => String::new(),
+        };
+        String::from_utf8_lossy(&BASE64_STANDARD.decode(output).unwrap()).into_owned()
+    }
+
+    async fn console_until(&self, id: &str, wanted: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let console = self.console(id).await;
+            if console.contains(wanted) {
+                return console;
+            }
+            assert!(
+                start.elapsed() < LIMIT,
+                "`{wanted}` is not on the console:\n{console}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn state(&self, id: &str) -> (String, String) {
+        let ec2 = aws_sdk_ec2::Client::new(&self.config);
+        let described = ec2
+            .describe_instances()
+            .instance_ids(id)
+            .send()
+            .await
+            .unwrap();
+        let instance = &described.reservations()[0].instances()[0];
+        let reason = instance.state_reason().and_then(|reason| reason.code());
+        (
+            instance
+                .state()
+                .unwrap()
+                .name()
+                .unwrap()
+                .as_str()
+                .to_owned(),
+            reason.unwrap_or_default().to_owned(),
+        )
+    }
+}
+
+fn value(environment: &[(&'static str, String)], name: &str) -> String {
+    let found = environment.iter().find(|(held, _)| *held == name);
+    found.unwrap().1.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_data_runs_and_its_heartbeat_arrives() {
+    let trial = Trial::start(&[]).await;
+    let (brain_key, id) = trial.onboard().await;
+    let console = trial
+        .console_until(&id, "m8trx-bootstrap: complete for cust_acme")
+        .await;
+    let heartbeat = &trial.heartbeats(&brain_key).await[0];
+    assert_eq!(heartbeat["customer_id"], "cust_acme");
+    let hostname = heartbeat["payload"]["hostname"].as_str().unwrap();
+    assert!(hostname.starts_with("ip-172-31-0-10"), "{hostname}");
+    assert_eq!(trial.state(&id).await.0, "running");
+    let devices = trial.sandbox.devices();
+    assert_eq!(devices[0].tags, ["tag:m8trx-cust-acme"]);
+    assert!(
+        !console.contains(&brain_key),
+        "the console shows the brain key"
+    );
+    assert!(
+        !console.contains("tskey-auth-"),
+        "the console shows the auth key"
+    );
+
+    // The host asked for its three parameters and for nothing that changes anything.
+    let calls = trial.sandbox.calls();
+    let of_host: Vec<_> = calls
+        .iter()
+        .filter(|call| {
+            let identity = call.identity.as_deref().unwrap_or_default();
+            identity.ends_with(&format!("assumed-role/{NAME}/{id}"))
+        })
+        .collect();
+    assert!(of_host.len() >= 3, "{of_host:?}");
+    assert!(of_host.iter().all(|call| call.allowed && !call.mutating));
+
+    let ec2 = aws_sdk_ec2::Client::new(&trial.config);
+    ec2.terminate_instances()
+        .instance_ids(&id)
+        .send()
+        .await
+        .unwrap();
+    let start = Instant::now();
+    while trial.state(&id).await.0 != "terminated" {
+        assert!(start.elapsed() < LIMIT, "the instance does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(trial.sandbox.devices().is_empty());
+    let key_file = value(&trial.environment, "M8TRX_TAILSCALE_KEY_FILE");
+    trial.sandbox.stop().await;
+    let stage = Path::new(&key_file).parent().unwrap();
+    assert!(!stage.exists(), "the stage is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_a_host_shows_on_its_console() {
+    for (fault, shown) in [
+        (Fault::CustomerTagMissing, "FAILED step=1"),
+        (Fault::MetadataTagsDisabled, "FAILED step=1"),
+        (Fault::AptFailed, "FAILED step=2"),
+        (Fault::TailscaleInstallUnreachable, "FAILED step=3"),
+        (Fault::TailscaleKeyRejected, "not valid"),
+        (Fault::TailscaleTagRefused, "are invalid or not permitted"),
+        (Fault::IamDenied, "AccessDeniedException"),
+        (Fault::ParameterMissing, "ParameterNotFound"),
+        (Fault::SystemdFailed, "FAILED step=7"),
+        (Fault::BrainUnreachable, "FAILED step=7"),
+        (Fault::BrainKeyRefused, "FAILED step=7"),
+    ] {
+        let trial = Trial::start(&[fault]).await;
+        let (_, id) = trial.onboard().await;
+        let console = trial.console_until(&id, "m8trx-bootstrap: FAILED").await;
+        assert!(console.contains(shown), "{fault}:\n{console}");
+        trial.sandbox.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_heartbeat_and_a_revoked_instance() {
+    let trial = Trial::start(&[Fault::NoHeartbeat]).await;
+    let (brain_key, id) = trial.onboard().await;
+    trial
+        .console_until(&id, "m8trx-bootstrap: complete for cust_acme")
+        .await;
+    assert!(trial.heartbeats(&brain_key).await.is_empty());
+    trial.sandbox.stop().await;
+
+    let trial = Trial::start(&[Fault::InstanceTerminated]).await;
+    let (_, id) = trial.onboard().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ended = ("terminated".to_owned(), "Client.InternalError".to_owned());
+    assert_eq!(trial.state(&id).await, ended);
+    trial.sandbox.stop().await;
+}
