@@ -133,3 +133,91 @@ impl CustomerId {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table that bootstrap.sh's own functions are tested on as well.
+    fn cases() -> Vec<(Vec<u8>, Option<String>)> {
+        let table = include_str!("../tests/data/customer-ids.tsv");
+        table
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let mut columns = line.split('\t');
+                let id = unescape(columns.next().unwrap());
+                match columns.next().unwrap() {
+                    "valid" => (id, Some(columns.next().unwrap().to_owned())),
+                    "invalid" => (id, None),
+                    other => panic!("{other} in {line}"),
+                }
+            })
+            .collect()
+    }
+
+    fn unescape(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((&first, after)) = rest.split_first() {
+            rest = after;
+            if first != b'\\' {
+                bytes.push(first);
+                continue;
+            }
+            let (&kind, after) = rest.split_first().unwrap();
+            rest = after;
+            bytes.push(match kind {
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'\\' => b'\\',
+                b'x' => {
+                    let (digits, after) = rest.split_at(2);
+                    rest = after;
+                    u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+                }
+                other => panic!("unknown escape {}", char::from(other)),
+            });
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_table_of_ids_holds() {
+        let cases = cases();
+        assert!(cases.len() > 30);
+        for (id, tag) in cases {
+            let parsed = std::str::from_utf8(&id)
+                .ok()
+                .and_then(|id| id.parse::<CustomerId>().ok());
+            assert_eq!(
+                parsed.map(|id| id.tailscale_tag()),
+                tag,
+                "{:?}",
+                String::from_utf8_lossy(&id)
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_names_what_is_wrong() {
+        let reason = |id: &str| id.parse::<CustomerId>().unwrap_err().to_string();
+        assert_eq!(
+            reason("cust_a-b"),
+            "customer id `cust_a-b` holds '-'; only lower-case letters a-z, digits and `_` may follow `cust_`"
+        );
+        assert!(reason("acme").contains("does not begin with `cust_`"));
+        assert!(reason(&format!("cust_{}", "a".repeat(60))).contains("65 characters"));
+        assert!(!reason("cust_a\u{1b}[2J").contains('\u{1b}'));
+    }
+
+    #[test]
+    fn names_fit_iam_and_differ() {
+        let id = |text: &str| text.parse::<CustomerId>().unwrap();
+        assert_eq!(id("cust_acme").resource_name(), "m8trx-cust_acme");
+        let long = format!("cust_{}", "a".repeat(58));
+        let (one, other) = (id(&format!("{long}1")), id(&format!("{long}2")));
+        assert_eq!(one.resource_name().len(), 64);
+        assert_ne!(one.resource_name(), other.resource_name());
+    }
+}

@@ -1,6 +1,14 @@
 //! Turns a fresh customer EC2 into a host that reports to the brain.
 
 pub mod artifacts;
+pub mod aws;
+pub mod bootstrap_log;
+pub mod brain;
+pub mod cli;
+pub mod config;
 pub mod customer;
+pub mod plan;
 pub mod sandbox;
 pub mod secret;
+pub mod steps;
+pub mod terminal;

@@ -1,0 +1,11 @@
+//! AWS: one file a service, one that builds the configuration, one for errors.
+
+pub mod client;
+pub mod ec2;
+pub mod ec2_launch;
+pub mod error;
+pub mod iam;
+pub mod ssm;
+
+pub use client::{Aws, AwsSettings, StaticCredentials};
+pub use error::AwsError;

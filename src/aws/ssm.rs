@@ -1,0 +1,219 @@
+//! Parameters in AWS Systems Manager Parameter Store.
+
+use aws_sdk_ssm::types::{ParameterType, ResourceTypeForTagging, Tag};
+use jiff::Timestamp;
+
+use super::{Aws, AwsError};
+use crate::secret::SecretString;
+
+/// A parameter as it stands.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// The decrypted value.
+    pub value: SecretString,
+    /// `String` or `SecureString`.
+    pub kind: String,
+    /// Raised by one at each overwrite.
+    pub version: i64,
+    /// When the value was last written.
+    pub modified: Option<Timestamp>,
+}
+
+/// Whether a value is stored encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Readable to whoever may read the parameter.
+    Plain,
+    /// `SecureString` under the account's default key.
+    Secure,
+}
+
+impl Kind {
+    fn sdk(self) -> ParameterType {
+        match self {
+            Self::Plain => ParameterType::String,
+            Self::Secure => ParameterType::SecureString,
+        }
+    }
+
+    /// AWS's name of the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "String",
+            Self::Secure => "SecureString",
+        }
+    }
+}
+
+/// What became of an attempt to create a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It was created, with this version.
+    Created(i64),
+    /// It existed before, and was left as it was.
+    Existed,
+}
+
+fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
+    tags.iter()
+        .map(|(key, value)| {
+            Tag::builder()
+                .key(*key)
+                .value(*value)
+                .build()
+                .expect("key and value are set")
+        })
+        .collect()
+}
+
+impl Aws {
+    fn ssm_error<E, R>(
+        &self,
+        operation: &'static str,
+        error: aws_smithy_runtime_api::client::result::SdkError<E, R>,
+    ) -> AwsError
+    where
+        E: aws_smithy_types::error::metadata::ProvideErrorMetadata
+            + aws_sdk_ssm::operation::RequestId
+            + std::error::Error
+            + 'static,
+        R: std::fmt::Debug,
+    {
+        AwsError::from_sdk("ssm", operation, &self.region, error)
+    }
+
+    /// Reads one parameter, decrypted; `None` when there is none of this name.
+    pub async fn parameter(&self, name: &str) -> Result<Option<Parameter>, AwsError> {
+        let answer = self
+            .ssm
+            .get_parameter()
+            .name(name)
+            .with_decryption(true)
+            .send()
+            .await;
+        let parameter = match answer {
+            Ok(answer) => answer.parameter,
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_parameter_not_found()) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(self.ssm_error("GetParameter", error).about(name)),
+        };
+        let incomplete =
+            |what| AwsError::incomplete("ssm", "GetParameter", &self.region, what).about(name);
+        let parameter = parameter.ok_or_else(|| incomplete("parameter"))?;
+        Ok(Some(Parameter {
+            kind: parameter
+                .r#type()
+                .map(|kind| kind.as_str().to_owned())
+                .unwrap_or_default(),
+            version: parameter.version(),
+            modified: parameter
+                .last_modified_date()
+                .and_then(|at| Timestamp::from_second(at.secs()).ok()),
+            value: parameter.value.ok_or_else(|| incomplete("value"))?.into(),
+        }))
+    }
+
+    /// Creates a parameter with tags; never overwrites one.
+    ///
+    /// AWS refuses `Overwrite` together with `Tags`, so creating and overwriting are two calls.
+    pub async fn create_parameter(
+        &self,
+        name: &str,
+        value: &str,
+        kind: Kind,
+        tags: &[(&str, &str)],
+    ) -> Result<Put, AwsError> {
+        let answer = self
+            .ssm
+            .put_parameter()
+            .name(name)
+            .value(value)
+            .r#type(kind.sdk())
+            .overwrite(false)
+            .set_tags(Some(sdk_tags(tags)))
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => Ok(Put::Created(answer.version())),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_parameter_already_exists()) =>
+            {
+                Ok(Put::Existed)
+            }
+            Err(error) => Err(self
+                .ssm_error("PutParameter", error)
+                .about(name)
+                .masking(value)),
+        }
+    }
+
+    /// Overwrites a parameter and then sets its tags; returns the new version.
+    ///
+    /// The type is sent always: sources disagree on what AWS does when it is left out.
+    pub async fn overwrite_parameter(
+        &self,
+        name: &str,
+        value: &str,
+        kind: Kind,
+        tags: &[(&str, &str)],
+    ) -> Result<i64, AwsError> {
+        let answer = self
+            .ssm
+            .put_parameter()
+            .name(name)
+            .value(value)
+            .r#type(kind.sdk())
+            .overwrite(true)
+            .send()
+            .await
+            .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
+        self.ssm
+            .add_tags_to_resource()
+            .resource_type(ResourceTypeForTagging::Parameter)
+            .resource_id(name)
+            .set_tags(Some(sdk_tags(tags)))
+            .send()
+            .await
+            .map_err(|e| self.ssm_error("AddTagsToResource", e).about(name))?;
+        Ok(answer.version())
+    }
+
+    /// The value of one tag of a parameter.
+    pub async fn parameter_tag(&self, name: &str, key: &str) -> Result<Option<String>, AwsError> {
+        let answer = self
+            .ssm
+            .list_tags_for_resource()
+            .resource_type(ResourceTypeForTagging::Parameter)
+            .resource_id(name)
+            .send()
+            .await
+            .map_err(|e| self.ssm_error("ListTagsForResource", e).about(name))?;
+        Ok(answer
+            .tag_list()
+            .iter()
+            .find(|tag| tag.key() == key)
+            .map(|tag| tag.value().to_owned()))
+    }
+
+    /// Deletes a parameter; `false` when there was none.
+    pub async fn delete_parameter(&self, name: &str) -> Result<bool, AwsError> {
+        match self.ssm.delete_parameter().name(name).send().await {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_parameter_not_found()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.ssm_error("DeleteParameter", error).about(name)),
+        }
+    }
+}

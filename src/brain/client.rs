@@ -1,0 +1,313 @@
+//! The brain's HTTP interface.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
+
+use super::{BrainError, BrainUrl, Heartbeat};
+use crate::customer::CustomerId;
+use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
+
+/// Longest part of a brain's error text that is shown.
+const MAX_MESSAGE_LENGTH: usize = 300;
+
+/// A client of one brain.
+#[derive(Debug, Clone)]
+pub struct Brain {
+    http: reqwest::Client,
+    url: BrainUrl,
+}
+
+/// What the brain says to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// It accepts it.
+    Accepted,
+    /// It refuses it.
+    Refused,
+    /// This brain has no route on which a key could be tried without sending an event.
+    CannotBeAsked,
+}
+
+/// A key the brain minted.
+#[derive(Debug, Clone)]
+pub struct MintedKey {
+    /// The key itself.
+    pub key: BrainKey,
+    /// What the brain calls it, where it says; to revoke it by.
+    pub id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Events {
+    events: Vec<EventRecord>,
+}
+
+#[derive(Deserialize)]
+struct EventRecord {
+    customer_id: String,
+    ts: Timestamp,
+    #[serde(default)]
+    payload: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct MintAnswer {
+    key: String,
+    id: Option<String>,
+}
+
+impl Brain {
+    /// A client for the brain at `url`. Nothing is sent yet.
+    pub fn new(url: BrainUrl) -> Self {
+        // reqwest takes TLS from the process's default provider; a second call is told it is set already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("m8trx/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(15))
+            // A redirect could carry a key to another server.
+            .redirect(reqwest::redirect::Policy::none());
+        if crate::config::is_loopback(url.url()) {
+            builder = builder.no_proxy();
+        }
+        Self {
+            http: builder
+                .build()
+                .expect("the TLS provider is installed and the settings are constant"),
+            url,
+        }
+    }
+
+    /// The brain's URL.
+    pub fn url(&self) -> &BrainUrl {
+        &self.url
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> BrainError {
+        // reqwest repeats the URL in its own text; the causes below it tell what happened.
+        let error = error.without_url();
+        let mut parts = vec![error.to_string()];
+        let mut next = std::error::Error::source(&error);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !parts.contains(&text) {
+                parts.push(text);
+            }
+            next = cause.source();
+        }
+        BrainError::Unreachable {
+            url: self.url.to_string(),
+            reason: parts.join(": "),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: Option<&str>,
+        query: &[(&str, String)],
+        body: Option<serde_json::Value>,
+    ) -> Result<Response, BrainError> {
+        let mut request = self.http.request(method, self.url.join(path)).query(query);
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        request.send().await.map_err(|e| self.unreachable(e))
+    }
+
+    async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
+        let status = answer.status().as_u16();
+        let message = answer.text().await.unwrap_or_default();
+        let message = serde_json::from_str::<serde_json::Value>(&message)
+            .ok()
+            .and_then(|json| Some(json.get("error")?.as_str()?.to_owned()))
+            .unwrap_or_else(|| "no message this program understands".to_owned());
+        let message: String = mask(&message, &[])
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_MESSAGE_LENGTH)
+            .collect();
+        BrainError::Status {
+            url: self.url.to_string(),
+            request,
+            status,
+            message,
+        }
+    }
+
+    /// Whether something answers at the URL, without a key. A gateway's 5xx is no answer of the brain.
+    pub async fn probe(&self) -> Result<(), BrainError> {
+        let answer = self
+            .send(
+                Method::GET,
+                "/v1/events",
+                None,
+                &[("limit", "1".into())],
+                None,
+            )
+            .await?;
+        if answer.status().is_server_error() || answer.status().is_redirection() {
+            return Err(self.status_error("GET /v1/events", answer).await);
+        }
+        Ok(())
+    }
+
+    /// Whether the brain accepts a key.
+    pub async fn check_key(&self, key: &BrainKey) -> Result<KeyCheck, BrainError> {
+        let query = [("event_type", "heartbeat".into()), ("limit", "1".into())];
+        let answer = self
+            .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
+            .await?;
+        match answer.status() {
+            status if status.is_success() => Ok(KeyCheck::Accepted),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(KeyCheck::Refused),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(KeyCheck::CannotBeAsked),
+            _ => Err(self.status_error("GET /v1/events", answer).await),
+        }
+    }
+
+    /// The customer's newest heartbeat at or after `since`, asked with the customer's own key.
+    pub async fn latest_heartbeat(
+        &self,
+        customer: &CustomerId,
+        key: &BrainKey,
+        since: Timestamp,
+    ) -> Result<Option<Heartbeat>, BrainError> {
+        const REQUEST: &str = "GET /v1/events";
+        let query = [
+            ("event_type", "heartbeat".to_owned()),
+            ("since", since.to_string()),
+            ("limit", "1".to_owned()),
+        ];
+        let answer = self
+            .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
+            .await?;
+        match answer.status() {
+            status if status.is_success() => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(BrainError::Refused {
+                    url: self.url.to_string(),
+                    what: format!("brain key of {customer}"),
+                });
+            }
+            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+                return Err(BrainError::NoEventsRoute {
+                    url: self.url.to_string(),
+                    status: status.as_u16(),
+                });
+            }
+            _ => return Err(self.status_error(REQUEST, answer).await),
+        }
+        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
+        let events: Events = serde_json::from_slice(&body).map_err(|e| BrainError::Unexpected {
+            url: self.url.to_string(),
+            request: REQUEST,
+            reason: format!("{} at line {}", category(&e), e.line()),
+        })?;
+        let Some(event) = events.events.into_iter().next() else {
+            return Ok(None);
+        };
+        if event.customer_id != customer.as_str() {
+            return Err(BrainError::OtherCustomer {
+                asked: customer.clone(),
+                answered: event.customer_id.escape_debug().to_string(),
+            });
+        }
+        // A brain that ignores `since` must not make an old heartbeat look like the first one.
+        if event.ts < since {
+            return Ok(None);
+        }
+        Ok(Some(Heartbeat {
+            hostname: event
+                .payload
+                .get("hostname")
+                .and_then(|name| name.as_str())
+                .unwrap_or_default()
+                .to_owned(),
+            ts: event.ts,
+        }))
+    }
+
+    /// Mints a key for a customer with the admin token. Not repeated on failure: a lost answer leaves a key behind.
+    pub async fn mint_key(
+        &self,
+        customer: &CustomerId,
+        label: &str,
+        admin_token: &SecretString,
+    ) -> Result<MintedKey, BrainError> {
+        const REQUEST: &str = "POST /v1/keys";
+        let body = serde_json::json!({ "customer_id": customer.as_str(), "label": label });
+        let bearer = Some(admin_token.expose_secret());
+        let answer = self
+            .send(Method::POST, "/v1/keys", bearer, &[], Some(body))
+            .await?;
+        match answer.status() {
+            status if status.is_success() => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(BrainError::Refused {
+                    url: self.url.to_string(),
+                    what: "admin token".to_owned(),
+                });
+            }
+            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+                return Err(BrainError::NoKeysRoute {
+                    url: self.url.to_string(),
+                    status: status.as_u16(),
+                });
+            }
+            _ => return Err(self.status_error(REQUEST, answer).await),
+        }
+        let unexpected = |reason: String| BrainError::Unexpected {
+            url: self.url.to_string(),
+            request: REQUEST,
+            reason,
+        };
+        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
+        let minted: MintAnswer = serde_json::from_slice(&body)
+            .map_err(|e| unexpected(format!("{} at line {}", category(&e), e.line())))?;
+        Ok(MintedKey {
+            key: BrainKey::parse(&minted.key).map_err(|e| unexpected(e.to_string()))?,
+            id: minted.id,
+        })
+    }
+
+    /// Revokes a key by its id; `false` when the brain does not know it or has no route to revoke.
+    pub async fn revoke_key(
+        &self,
+        id: &str,
+        admin_token: &SecretString,
+    ) -> Result<bool, BrainError> {
+        let path = format!(
+            "/v1/keys/{}",
+            percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
+        );
+        let bearer = Some(admin_token.expose_secret());
+        let answer = self.send(Method::DELETE, &path, bearer, &[], None).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
+                url: self.url.to_string(),
+                what: "admin token".to_owned(),
+            }),
+            _ => Err(self.status_error("DELETE /v1/keys/{id}", answer).await),
+        }
+    }
+}
+
+/// What kind of thing is wrong with a JSON text, without any of the text.
+fn category(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        serde_json::error::Category::Syntax => "not JSON",
+        serde_json::error::Category::Eof => "cut off",
+        serde_json::error::Category::Data => "a field is missing or of another type",
+        serde_json::error::Category::Io => "unreadable",
+    }
+}

@@ -1,0 +1,97 @@
+//! Heartbeats read from the brain's PostgreSQL.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use tokio_postgres::Client;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{BrainError, Heartbeat};
+use crate::customer::CustomerId;
+use crate::secret::{ExposeSecret, SecretString};
+
+/// A connection to the brain's database.
+pub struct Database {
+    client: Client,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Words of PostgreSQL, without the connection string.
+fn failed(error: &tokio_postgres::Error) -> BrainError {
+    let mut text = match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => error.to_string(),
+    };
+    if error.as_db_error().is_none() {
+        if let Some(cause) = std::error::Error::source(error) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    BrainError::Database(text)
+}
+
+impl Database {
+    /// Connects, with TLS where the URL or the server asks for it (`sslmode`), within ten seconds.
+    pub async fn connect(url: &SecretString) -> Result<Self, BrainError> {
+        let mut config: tokio_postgres::Config = url
+            .expose_secret()
+            .parse()
+            .map_err(|_| BrainError::Database("`brain.database_url` is not a PostgreSQL URL; it looks like `postgresql://user:password@host:5432/brain`".to_owned()))?;
+        config.application_name("m8trx");
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(10));
+        }
+        let (client, connection) = config.connect(tls()).await.map_err(|e| failed(&e))?;
+        let connection = tokio::spawn(async move {
+            // Its error also fails the query that waits on it, where it is told.
+            let _ = connection.await;
+        });
+        Ok(Self { client, connection })
+    }
+
+    /// The customer's newest heartbeat at or after `since`.
+    pub async fn latest_heartbeat(
+        &self,
+        customer: &CustomerId,
+        since: Timestamp,
+    ) -> Result<Option<Heartbeat>, BrainError> {
+        let impossible =
+            |e: jiff::Error| BrainError::Database(format!("a time cannot be represented: {e}"));
+        let since = SystemTime::try_from(since).map_err(impossible)?;
+        let row = self
+            .client
+            .query_opt(
+                "select coalesce(payload->>'hostname', ''), ts from events \
+                 where customer_id = $1 and event_type = 'heartbeat' and ts >= $2 \
+                 order by ts desc limit 1",
+                &[&customer.as_str(), &since],
+            )
+            .await
+            .map_err(|e| failed(&e))?;
+        let Some(row) = row else { return Ok(None) };
+        let ts: SystemTime = row.try_get(1).map_err(|e| failed(&e))?;
+        Ok(Some(Heartbeat {
+            hostname: row.try_get(0).map_err(|e| failed(&e))?,
+            ts: Timestamp::try_from(ts).map_err(impossible)?,
+        }))
+    }
+}
+
+/// TLS with the machine's certificate store. Without one, only servers that need no TLS can be reached.
+fn tls() -> MakeRustlsConnect {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match MakeRustlsConnect::with_native_certs() {
+        Ok((tls, _unreadable)) => tls,
+        Err(_) => MakeRustlsConnect::new(
+            rustls::ClientConfig::builder()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
+        ),
+    }
+}

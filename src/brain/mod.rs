@@ -1,0 +1,22 @@
+//! The brain: its URL, its HTTP interface, its database, and how its keys are minted.
+
+pub mod client;
+pub mod database;
+pub mod error;
+pub mod mint;
+pub mod url;
+
+pub use client::Brain;
+pub use error::BrainError;
+pub use url::BrainUrl;
+
+use jiff::Timestamp;
+
+/// A heartbeat as the brain recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// What the host calls itself.
+    pub hostname: String,
+    /// When the brain says it happened.
+    pub ts: Timestamp,
+}

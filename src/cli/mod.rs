@@ -1,0 +1,136 @@
+//! The command line: one file a subcommand.
+
+pub mod onboard;
+pub mod sandbox;
+pub mod target;
+pub mod user_data;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Flags;
+use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
+use crate::terminal::{OutputFormat, Terminal};
+
+/// Turns a fresh customer EC2 into a host that reports to the brain.
+#[derive(Debug, Parser)]
+#[command(name = "m8trx", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Use the embedded sandbox instead of AWS, the brain and Tailscale: nothing leaves this machine.
+    #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
+    pub sandbox: bool,
+    /// AWS profile to take credentials and region from [env: AWS_PROFILE].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// AWS region [env: AWS_REGION].
+    #[arg(long, global = true, value_name = "REGION")]
+    pub region: Option<String>,
+    /// One endpoint for every AWS service [env: AWS_ENDPOINT_URL].
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint_url: Option<String>,
+    /// Configuration file [env: M8TRX_CONFIG] [default: ~/.config/m8trx/config.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are written.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub output: OutputFormat,
+    /// Ask nothing; what a question would settle must be given by flags.
+    #[arg(long, short, global = true)]
+    pub yes: bool,
+    /// Also tell each call to AWS, on stderr.
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+impl Global {
+    /// The global part of the flags that settings are made of.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            profile: self.profile.clone(),
+            region: self.region.clone(),
+            endpoint_url: self.endpoint_url.clone(),
+            config: self.config.clone(),
+            ..Flags::default()
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Onboard(onboard::OnboardArgs),
+    UserData(user_data::UserDataArgs),
+    Sandbox(sandbox::SandboxArgs),
+}
+
+/// Parses the command line, runs the command, shows what failed, and gives the exit code.
+///
+/// No asynchronous runtime is started before a command needs one: `--version` and `--help` end here.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::detect(cli.global.output, cli.global.yes, cli.global.verbose);
+    if cli.global.verbose {
+        tell_calls();
+    }
+    let result = match cli.command {
+        Command::UserData(args) => user_data::run(&args, &terminal),
+        Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show(&terminal);
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Failure::words(
+                Kind::Other,
+                format!("the asynchronous runtime cannot be started: {e}"),
+            )
+        })?;
+    let result = runtime.block_on(command);
+    // A question that was interrupted may still be waiting for its answer on a thread of its own.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes this crate's own debug lines to stderr. The libraries' are left out: they may show what was sent.
+fn tell_calls() {
+    use tracing_subscriber::filter::filter_fn;
+    use tracing_subscriber::prelude::*;
+
+    let own = filter_fn(|metadata| metadata.target().starts_with("m8trx"));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .with_filter(own);
+    // Only the first subscriber of a process is taken, and this is it.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+}

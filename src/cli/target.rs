@@ -1,0 +1,101 @@
+//! The one place that decides where commands go: to the real world, or to an embedded sandbox.
+
+use crate::aws::client::ConnectError;
+use crate::aws::{Aws, AwsError};
+use crate::config::{ConfigError, Flags, Settings};
+use crate::sandbox::{Sandbox, SandboxOptions};
+use crate::terminal::Terminal;
+use crate::terminal::failure::{Failure, Kind};
+
+/// Settings, and the sandbox they point at, if any. The sandbox ends with it.
+pub struct Target {
+    /// The settings.
+    pub settings: Settings,
+    sandbox: Option<Sandbox>,
+}
+
+impl Target {
+    /// Resolves the settings; starts a sandbox first where one is asked for.
+    pub async fn open(sandbox: bool, flags: &Flags, terminal: &Terminal) -> Result<Self, Failure> {
+        if !sandbox {
+            let settings = Settings::resolve(flags, &|name| std::env::var(name).ok())?;
+            return Ok(Self {
+                settings,
+                sandbox: None,
+            });
+        }
+        let sandbox = start_sandbox(SandboxOptions::default()).await?;
+        let environment = sandbox.environment();
+        let settings = Settings::of_sandbox(flags, &|name| {
+            environment
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.clone())
+        })?;
+        terminal.say(
+            "Sandbox: AWS, brain, tailnet and host are embedded; nothing leaves this machine.",
+        );
+        Ok(Self {
+            settings,
+            sandbox: Some(sandbox),
+        })
+    }
+
+    /// Whether this is the sandbox.
+    pub fn is_sandbox(&self) -> bool {
+        self.sandbox.is_some()
+    }
+
+    /// Connects to AWS and says as whom.
+    pub async fn aws(&self, terminal: &Terminal) -> Result<Aws, Failure> {
+        let aws = Aws::connect(&self.settings.aws).await?;
+        terminal.say(format!(
+            "AWS account {}, region {}, as {}",
+            aws.account, aws.region, aws.identity
+        ));
+        Ok(aws)
+    }
+
+    /// Ends the sandbox, if there is one, and everything in it.
+    pub async fn close(self) {
+        if let Some(sandbox) = self.sandbox {
+            sandbox.stop().await;
+        }
+    }
+}
+
+/// Starts a sandbox in this process.
+pub async fn start_sandbox(options: SandboxOptions) -> Result<Sandbox, Failure> {
+    Sandbox::start(options)
+        .await
+        .map_err(|e| Failure::new(Kind::Precondition, &e).within("the sandbox cannot be started"))
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let hint = match &error {
+            ConnectError::NoRegion => {
+                Some("pass --region, or set AWS_REGION, or a region in the AWS profile".to_owned())
+            }
+            ConnectError::Identity(cause) => cause.hint(),
+        };
+        Self::new(Kind::Precondition, &error).maybe_hint(hint)
+    }
+}
+
+impl From<AwsError> for Failure {
+    fn from(error: AwsError) -> Self {
+        let kind = if error.code().is_some() {
+            Kind::Refused
+        } else {
+            Kind::Other
+        };
+        Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}

@@ -1,0 +1,146 @@
+//! What a run tells while it goes on. Consumers are progress, plain lines and the journal.
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// One thing that happened in a run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The run begins.
+    RunStarted {
+        /// `onboard`
+        command: &'static str,
+        /// The customer it is about.
+        customer: String,
+        /// The AWS account.
+        account: String,
+        /// The AWS region.
+        region: String,
+        /// The steps in their order, with what each ensures.
+        steps: Vec<PlannedStep>,
+    },
+    /// A step needs nothing.
+    StepUnchanged {
+        /// Its name.
+        step: &'static str,
+        /// What is there.
+        detail: String,
+    },
+    /// A step is being applied.
+    StepStarted {
+        /// Its name.
+        step: &'static str,
+    },
+    /// What a step is doing right now.
+    StepProgress {
+        /// Its name.
+        step: &'static str,
+        /// In a few words.
+        message: String,
+    },
+    /// A step was applied.
+    StepFinished {
+        /// Its name.
+        step: &'static str,
+        /// What became of it.
+        #[serde(flatten)]
+        outcome: Outcome,
+        /// How long it took, in milliseconds.
+        elapsed_ms: u64,
+    },
+    /// A step did not come to its end.
+    StepFailed {
+        /// Its name.
+        step: &'static str,
+        /// Why.
+        error: String,
+        /// How long it took, in milliseconds.
+        elapsed_ms: u64,
+    },
+    /// The run ends.
+    RunFinished {
+        /// How.
+        end: RunEnd,
+        /// How long it took, in milliseconds.
+        elapsed_ms: u64,
+    },
+}
+
+/// A step as the plan has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStep {
+    /// Its name.
+    pub name: &'static str,
+    /// What it ensures.
+    pub description: String,
+}
+
+/// What became of a step that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", content = "detail", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was so before.
+    Unchanged(String),
+    /// It was made.
+    Created(String),
+    /// It was there and was changed.
+    Updated(String),
+    /// It was made by an earlier run or by somebody else, and is used.
+    Adopted(String),
+    /// It was waited for, and came.
+    Arrived(String),
+}
+
+impl Outcome {
+    /// The stable word of the JSON output.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unchanged(_) => "unchanged",
+            Self::Created(_) => "created",
+            Self::Updated(_) => "updated",
+            Self::Adopted(_) => "adopted",
+            Self::Arrived(_) => "arrived",
+        }
+    }
+
+    /// What it is about.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Unchanged(detail)
+            | Self::Created(detail)
+            | Self::Updated(detail)
+            | Self::Adopted(detail)
+            | Self::Arrived(detail) => detail,
+        }
+    }
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunEnd {
+    /// Every step is done.
+    Done,
+    /// A step failed.
+    Failed,
+    /// The operator interrupted it.
+    Interrupted,
+}
+
+/// Where events go. Sending never waits and never fails: a run does not depend on who listens.
+#[derive(Debug, Clone)]
+pub struct Events(mpsc::UnboundedSender<Event>);
+
+impl Events {
+    /// A channel of events.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Tells the listener, if there still is one.
+    pub fn send(&self, event: Event) {
+        let _ = self.0.send(event);
+    }
+}

@@ -1,0 +1,75 @@
+//! The record of a run: JSON lines, versioned, without secrets.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::event::Event;
+
+/// The version of the journal's form.
+pub const SCHEMA: &str = "m8trx.journal/1";
+
+/// A journal being written.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Line<'e> {
+    schema: &'static str,
+    ts: Timestamp,
+    #[serde(flatten)]
+    event: &'e Event,
+}
+
+impl Journal {
+    /// Begins the journal of a run in `directory`, which is made when missing (0700). The file is 0600.
+    pub fn create(directory: &Path, command: &str, customer: &str) -> io::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let now = Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
+        let path = directory.join(format!(
+            "{now}-{}-{command}-{customer}.jsonl",
+            std::process::id()
+        ));
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Self { file, path })
+    }
+
+    /// Where it is written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds one event, as one line in one write.
+    pub fn record(&mut self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_string(&Line {
+            schema: SCHEMA,
+            ts: Timestamp::now(),
+            event,
+        })?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())
+    }
+}
+
+/// `$XDG_STATE_HOME/m8trx/runs`, by default `~/.local/state/m8trx/runs`; `None` without a home.
+pub fn default_directory(environment: crate::config::Environment<'_>) -> Option<PathBuf> {
+    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    variable("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/state")))
+        .map(|state| state.join("m8trx/runs"))
+}

@@ -1,0 +1,182 @@
+//! One thing that is ensured: it can be described, observed, applied and undone.
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Event, Events, Outcome};
+use crate::aws::AwsError;
+use crate::brain::BrainError;
+use crate::secret::InvalidSecret;
+
+/// One thing that is ensured.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// A short stable name, `iam-role` for one; part of the JSON output and the journal.
+    fn name(&self) -> &'static str;
+
+    /// The names of the steps that must be done before this one is applied.
+    fn after(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What it ensures, in a few words.
+    fn describe(&self) -> String;
+
+    /// How it stands now. Read-only.
+    async fn observe(&self) -> Result<Observation, StepError>;
+
+    /// Makes it so. Called when it was observed to be otherwise; must do no harm when that has changed since.
+    async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError>;
+
+    /// Removes what `apply` makes; says what was removed. Does nothing when there is nothing.
+    async fn undo(&self, run: &StepRun) -> Result<Vec<String>, StepError>;
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Observation {
+    /// Nothing needs to be done.
+    Satisfied {
+        /// What is there.
+        detail: String,
+    },
+    /// It is not there, or not yet known to be.
+    Missing {
+        /// What applying would do, one line each.
+        changes: Vec<String>,
+    },
+    /// It is there, but otherwise than it should be.
+    Drifted {
+        /// What differs, and what applying would do about it, one line each.
+        differences: Vec<String>,
+    },
+}
+
+impl Observation {
+    /// Satisfied, with what is there.
+    pub fn satisfied(detail: impl Into<String>) -> Self {
+        Self::Satisfied {
+            detail: detail.into(),
+        }
+    }
+
+    /// Missing, with the one thing applying would do.
+    pub fn missing(change: impl Into<String>) -> Self {
+        Self::Missing {
+            changes: vec![change.into()],
+        }
+    }
+
+    /// Whether nothing needs to be done.
+    pub fn is_satisfied(&self) -> bool {
+        matches!(self, Self::Satisfied { .. })
+    }
+
+    /// The lines that describe it.
+    pub fn lines(&self) -> Vec<&str> {
+        match self {
+            Self::Satisfied { detail } => vec![detail.as_str()],
+            Self::Missing { changes } => changes.iter().map(String::as_str).collect(),
+            Self::Drifted { differences } => differences.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+/// What a step is given while it is applied or undone.
+#[derive(Debug, Clone)]
+pub struct StepRun {
+    /// The step's name, for the events it emits.
+    pub step: &'static str,
+    /// Where its progress goes.
+    pub events: Events,
+    /// Set when the operator interrupts the run. Waits end at once; calls under way are finished.
+    pub interrupt: CancellationToken,
+}
+
+impl StepRun {
+    /// Tells what is going on right now.
+    pub fn progress(&self, message: impl Into<String>) {
+        self.events.send(Event::StepProgress {
+            step: self.step,
+            message: message.into(),
+        });
+    }
+
+    /// Waits, unless the run is interrupted first.
+    pub async fn pause(&self, duration: std::time::Duration) -> Result<(), StepError> {
+        tokio::select! {
+            () = self.interrupt.cancelled() => Err(StepError::Interrupted),
+            () = tokio::time::sleep(duration) => Ok(()),
+        }
+    }
+}
+
+/// Why a step did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// AWS refused or did not answer.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The brain refused or did not answer.
+    #[error(transparent)]
+    Brain(#[from] BrainError),
+    /// A secret that cannot be used.
+    #[error(transparent)]
+    Secret(#[from] InvalidSecret),
+    /// Something that must be settled by a person before anything is changed.
+    #[error("{problem}")]
+    Precondition {
+        /// What happened and why.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The host's boot ended without success.
+    #[error("{0}")]
+    HostFailed(Box<HostFailure>),
+    /// The host is up but nothing arrived.
+    #[error(
+        "no heartbeat of {customer} reached the brain within {waited_s} s; {instance_id} is {state}, {bootstrap}"
+    )]
+    NoHeartbeat {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// Its state.
+        state: String,
+        /// How far its bootstrap came.
+        bootstrap: String,
+        /// How long it was waited for, in seconds.
+        waited_s: u64,
+    },
+    /// The operator interrupted the run.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A host that will not report, and what its console says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFailure {
+    /// The customer.
+    pub customer: String,
+    /// The host.
+    pub instance_id: String,
+    /// Where and why, in one sentence.
+    pub what: String,
+    /// The lines of the console that show it, secrets masked.
+    pub evidence: Vec<String>,
+    /// What to do.
+    pub hint: String,
+}
+
+impl std::fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the host {} of {} failed to boot: {}",
+            self.instance_id, self.customer, self.what
+        )
+    }
+}

@@ -1,0 +1,263 @@
+//! The role of the customer's hosts: it may read the customer's own parameters and nothing else.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::artifacts;
+use crate::aws::iam::Role;
+use crate::customer::CUSTOMER_TAG_KEY;
+use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+
+/// The name of the inline policy.
+pub const POLICY_NAME: &str = "m8trx-parameters";
+
+/// Managed policies that let a host read every customer's parameters: they grant `ssm:GetParameter` on `*`.
+const LEAKING_MANAGED_POLICIES: [&str; 3] = [
+    "policy/AmazonSSMManagedInstanceCore",
+    "policy/service-role/AmazonEC2RoleforSSM",
+    "policy/AmazonSSMReadOnlyAccess",
+];
+
+/// The role `m8trx-<id>` with its inline policy.
+pub struct IamRole(pub Arc<Context>);
+
+/// Only EC2 may assume the role.
+pub fn trust_policy(partition: &str) -> Value {
+    let service = if partition == "aws-cn" {
+        "ec2.amazonaws.com.cn"
+    } else {
+        "ec2.amazonaws.com"
+    };
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": "sts:AssumeRole"
+        }]
+    })
+}
+
+/// The embedded policy, narrowed from every customer to this one, this account and this region.
+pub fn permission_policy(context: &Context) -> Value {
+    let mut policy: Value = serde_json::from_str(artifacts::IAM_POLICY_JSON)
+        .expect("the embedded policy is JSON, as a test checks");
+    let narrow = |arn: &str| {
+        let name = arn.rsplit_once(":parameter").map_or("", |(_, name)| name);
+        format!(
+            "arn:{}:ssm:{}:{}:parameter{}",
+            context.aws.partition,
+            context.aws.region,
+            context.aws.account,
+            name.replace('*', context.customer.as_str())
+        )
+    };
+    let statements = policy["Statement"].as_array_mut().into_iter().flatten();
+    for statement in statements {
+        match &mut statement["Resource"] {
+            Value::String(arn) => *arn = narrow(arn),
+            Value::Array(arns) => {
+                for arn in arns {
+                    if let Value::String(text) = arn {
+                        *text = narrow(text);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    policy
+}
+
+/// What is otherwise than it should be, and the call that mends it.
+enum Difference {
+    Trust,
+    Tag,
+    Policy(String),
+    Leak(String),
+}
+
+impl Difference {
+    fn line(&self) -> String {
+        match self {
+            Self::Trust => "replace who may assume the role: EC2 alone".to_owned(),
+            Self::Tag => "add the missing Customer tag".to_owned(),
+            Self::Policy(what) => what.clone(),
+            Self::Leak(arn) => {
+                format!("detach {arn}: it lets a host read every customer's parameters")
+            }
+        }
+    }
+}
+
+impl IamRole {
+    /// A role of this name that is somebody else's is never touched.
+    fn check_owner(&self, role: &Role) -> Result<(), StepError> {
+        let name = self.0.customer.resource_name();
+        match role.tags.iter().find(|(key, _)| key == CUSTOMER_TAG_KEY) {
+            Some((_, owner)) if owner != self.0.customer.as_str() => Err(StepError::Precondition {
+                problem: format!("the IAM role {name} is tagged for another customer, {owner}"),
+                hint: "settle whose it is in the IAM console; nothing was changed".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn differences(&self, role: &Role) -> Result<Vec<Difference>, StepError> {
+        let aws = &self.0.aws;
+        let name = self.0.customer.resource_name();
+        let mut found = Vec::new();
+        if role.trust_policy != trust_policy(&aws.partition) {
+            found.push(Difference::Trust);
+        }
+        if !role.tags.iter().any(|(key, _)| key == CUSTOMER_TAG_KEY) {
+            found.push(Difference::Tag);
+        }
+        if !role
+            .inline_policies
+            .iter()
+            .any(|policy| policy == POLICY_NAME)
+        {
+            found.push(Difference::Policy(format!(
+                "add the inline policy {POLICY_NAME}"
+            )));
+        } else if aws.role_policy(&name, POLICY_NAME).await? != Some(permission_policy(&self.0)) {
+            found.push(Difference::Policy(format!(
+                "replace the inline policy {POLICY_NAME}: it grants something else than this customer's parameters"
+            )));
+        }
+        for arn in &role.attached_policies {
+            if LEAKING_MANAGED_POLICIES
+                .iter()
+                .any(|leak| arn.ends_with(leak))
+            {
+                found.push(Difference::Leak(arn.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Policies that somebody else gave the role: told, left alone.
+    fn foreign_policies(role: &Role) -> Vec<&str> {
+        role.inline_policies
+            .iter()
+            .filter(|policy| *policy != POLICY_NAME)
+            .chain(role.attached_policies.iter().filter(|arn| {
+                !LEAKING_MANAGED_POLICIES
+                    .iter()
+                    .any(|leak| arn.ends_with(leak))
+            }))
+            .map(String::as_str)
+            .collect()
+    }
+
+    async fn mend(&self, role: &Role, run: &StepRun) -> Result<Vec<String>, StepError> {
+        let aws = &self.0.aws;
+        let name = self.0.customer.resource_name();
+        self.check_owner(role)?;
+        let mut mended = Vec::new();
+        for difference in self.differences(role).await? {
+            run.progress(difference.line());
+            match &difference {
+                Difference::Trust => {
+                    aws.set_trust_policy(&name, &trust_policy(&aws.partition))
+                        .await?;
+                }
+                Difference::Tag => aws.tag_role(&name, &self.0.tags()).await?,
+                Difference::Policy(_) => {
+                    aws.put_role_policy(&name, POLICY_NAME, &permission_policy(&self.0))
+                        .await?;
+                }
+                Difference::Leak(arn) => {
+                    aws.detach_role_policy(&name, arn).await?;
+                }
+            }
+            mended.push(difference.line());
+        }
+        Ok(mended)
+    }
+}
+
+#[async_trait]
+impl Step for IamRole {
+    fn name(&self) -> &'static str {
+        "iam-role"
+    }
+
+    fn describe(&self) -> String {
+        format!("IAM role {}", self.0.customer.resource_name())
+    }
+
+    async fn observe(&self) -> Result<Observation, StepError> {
+        let name = self.0.customer.resource_name();
+        let Some(role) = self.0.aws.role(&name).await? else {
+            return Ok(Observation::Missing {
+                changes: vec![
+                    format!("create the role {name} for EC2"),
+                    format!(
+                        "add the inline policy {POLICY_NAME}: ssm:GetParameter on this customer's parameters"
+                    ),
+                ],
+            });
+        };
+        self.check_owner(&role)?;
+        let differences = self.differences(&role).await?;
+        if !differences.is_empty() {
+            return Ok(Observation::Drifted {
+                differences: differences.iter().map(Difference::line).collect(),
+            });
+        }
+        let foreign = Self::foreign_policies(&role);
+        Ok(Observation::satisfied(if foreign.is_empty() {
+            name
+        } else {
+            format!("{name}; left alone: {}", foreign.join(", "))
+        }))
+    }
+
+    async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
+        let aws = &self.0.aws;
+        let name = self.0.customer.resource_name();
+        let trust = trust_policy(&aws.partition);
+        if aws.role(&name).await?.is_none()
+            && aws.create_role(&name, &trust, &self.0.tags()).await?
+        {
+            run.progress("writing its policy");
+            aws.put_role_policy(&name, POLICY_NAME, &permission_policy(&self.0))
+                .await?;
+            return Ok(Outcome::Created(name));
+        }
+        let Some(role) = aws.role(&name).await? else {
+            return Err(StepError::Precondition {
+                problem: format!("the IAM role {name} was there and is gone again"),
+                hint: "IAM needs a moment: run the same command again".to_owned(),
+            });
+        };
+        let mended = self.mend(&role, run).await?;
+        Ok(if mended.is_empty() {
+            Outcome::Adopted(name)
+        } else {
+            Outcome::Updated(format!("{name}: {}", mended.join("; ")))
+        })
+    }
+
+    async fn undo(&self, _run: &StepRun) -> Result<Vec<String>, StepError> {
+        let aws = &self.0.aws;
+        let name = self.0.customer.resource_name();
+        let Some(role) = aws.role(&name).await? else {
+            return Ok(Vec::new());
+        };
+        self.check_owner(&role)?;
+        for policy in &role.inline_policies {
+            aws.delete_role_policy(&name, policy).await?;
+        }
+        for arn in &role.attached_policies {
+            aws.detach_role_policy(&name, arn).await?;
+        }
+        aws.delete_role(&name).await?;
+        Ok(vec![format!("IAM role {name}")])
+    }
+}

@@ -1,0 +1,151 @@
+//! The steps of onboarding, one file a step, and what they share.
+
+pub mod brain_key;
+pub mod brain_url;
+pub mod first_heartbeat;
+pub mod host;
+pub mod iam_role;
+pub mod image;
+pub mod instance_profile;
+pub mod security_group;
+pub mod tailscale_auth_key;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use crate::aws::ec2::{Image, Instance};
+use crate::aws::ssm::Parameter;
+use crate::aws::{Aws, AwsError};
+use crate::brain::{Brain, Heartbeat};
+use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
+use crate::plan::{InvalidPlan, Plan, StepError};
+use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
+
+/// What the steps of one customer share: who, where, what was given, and what was found on the way.
+pub struct Context {
+    /// The customer.
+    pub customer: CustomerId,
+    /// AWS.
+    pub aws: Aws,
+    /// The brain.
+    pub brain: Brain,
+    /// How a brain key comes to be, where one is needed.
+    pub mint: Option<Mint>,
+    /// The brain's admin token, where one is configured: to mint and to revoke.
+    pub admin_token: Option<SecretString>,
+    /// The brain's PostgreSQL, where heartbeats are read from it.
+    pub database_url: Option<SecretString>,
+    /// The instance type of a new host.
+    pub instance_type: String,
+    /// A subnet instead of the default VPC.
+    pub subnet: Option<String>,
+    /// An image instead of Ubuntu 22.04.
+    pub ami: Option<String>,
+    /// How long the first heartbeat is waited for.
+    pub timeout: Duration,
+    /// The Tailscale auth key, once given.
+    pub tailscale_auth_key: OnceLock<TailscaleAuthKey>,
+    /// What was found.
+    pub found: Found,
+}
+
+/// How a brain key comes to be.
+#[derive(Debug, Clone)]
+pub enum Mint {
+    /// By running a command.
+    Command(Vec<String>),
+    /// By `POST /v1/keys` with the admin token.
+    Api(SecretString),
+    /// It was minted elsewhere and given.
+    Given(BrainKey),
+}
+
+impl Mint {
+    /// In a few words, for the plan.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Command(words) => format!("with `{}`", shell_words::join(words)),
+            Self::Api(_) => "by POST /v1/keys".to_owned(),
+            Self::Given(_) => "given".to_owned(),
+        }
+    }
+}
+
+/// What observing and applying found, for the steps that come after.
+#[derive(Default)]
+pub struct Found {
+    stored_brain_key: OnceCell<Option<Parameter>>,
+    instances: OnceCell<Vec<Instance>>,
+    image: OnceCell<Image>,
+    vpc: OnceCell<String>,
+    /// The security group, once it exists.
+    pub security_group: OnceLock<String>,
+    /// The key that is stored now, once it is known to be good.
+    pub brain_key: OnceLock<BrainKey>,
+    /// The host, once it exists.
+    pub host: OnceLock<Instance>,
+    /// The heartbeat that was found or came.
+    pub heartbeat: OnceLock<Heartbeat>,
+}
+
+impl Context {
+    /// The tags of everything made for this customer.
+    pub fn tags(&self) -> [(&str, &str); 1] {
+        [(CUSTOMER_TAG_KEY, self.customer.as_str())]
+    }
+
+    /// The stored brain key as it was when first asked for.
+    pub async fn stored_brain_key(&self) -> Result<Option<&Parameter>, AwsError> {
+        let name = self.customer.brain_key_parameter();
+        self.found
+            .stored_brain_key
+            .get_or_try_init(|| self.aws.parameter(&name))
+            .await
+            .map(Option::as_ref)
+    }
+
+    /// The customer's live hosts as they were when first asked for.
+    pub async fn live_hosts(&self) -> Result<Vec<&Instance>, AwsError> {
+        let all = self
+            .found
+            .instances
+            .get_or_try_init(|| self.aws.customer_instances(&self.customer))
+            .await?;
+        Ok(all.iter().filter(|instance| instance.is_live()).collect())
+    }
+
+    /// The image of a new host, looked up once and the same for the whole run.
+    pub async fn image(&self) -> Result<&Image, StepError> {
+        self.found
+            .image
+            .get_or_try_init(|| image::resolve(self))
+            .await
+    }
+
+    /// The VPC of a new host.
+    pub async fn vpc(&self) -> Result<&str, StepError> {
+        self.found
+            .vpc
+            .get_or_try_init(|| security_group::resolve_vpc(self))
+            .await
+            .map(String::as_str)
+    }
+}
+
+/// The whole path of one customer, from nothing to the first heartbeat.
+pub fn onboarding(context: &Arc<Context>) -> Result<Plan, InvalidPlan> {
+    let context = || Arc::clone(context);
+    Plan::new(vec![
+        Arc::new(brain_url::BrainUrlParameter(context())),
+        Arc::new(brain_key::BrainKeyParameter(context())),
+        Arc::new(tailscale_auth_key::TailscaleAuthKeyParameter(context())),
+        Arc::new(iam_role::IamRole(context())),
+        Arc::new(instance_profile::InstanceProfile(context())),
+        Arc::new(image::HostImage(context())),
+        Arc::new(security_group::SecurityGroup(context())),
+        Arc::new(host::Host(context())),
+        Arc::new(first_heartbeat::FirstHeartbeat(context())),
+    ])
+}

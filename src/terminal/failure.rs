@@ -1,0 +1,161 @@
+//! Errors as people and scripts see them: what happened, why, what to do, and an exit code.
+
+use std::error::Error as StdError;
+
+use serde::Serialize;
+
+use super::{OutputFormat, Terminal};
+
+/// What kind of failure it is; each kind has a published exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// None of the others.
+    Other,
+    /// The command line.
+    Usage,
+    /// Credentials, configuration or bad input; nothing was changed.
+    Precondition,
+    /// AWS, the brain or Tailscale refused.
+    Refused,
+    /// The host failed to boot.
+    HostFailed,
+    /// No heartbeat in time.
+    NoHeartbeat,
+    /// The operator interrupted it.
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::Usage => 2,
+            Self::Precondition => 3,
+            Self::Refused => 4,
+            Self::HostFailed => 5,
+            Self::NoHeartbeat => 6,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// The published exit codes, for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    another failure
+  2    usage
+  3    a precondition does not hold (credentials, configuration, bad input); nothing was changed
+  4    refused by AWS, the brain or Tailscale
+  5    the host failed to boot
+  6    no heartbeat in time
+  130  interrupted";
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What happened, outermost first; each line adds to the one before.
+    pub causes: Vec<String>,
+    /// Lines that show it.
+    pub evidence: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'f> {
+    schema: &'static str,
+    error: &'f str,
+    causes: &'f [String],
+    evidence: &'f [String],
+    hint: Option<&'f str>,
+    exit_code: u8,
+}
+
+impl Failure {
+    /// A failure from an error and the causes it carries.
+    pub fn new(kind: Kind, error: &(dyn StdError + 'static)) -> Self {
+        let mut causes = vec![error.to_string()];
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !causes.iter().any(|known| known.contains(&text)) {
+                causes.push(text);
+            }
+            next = cause.source();
+        }
+        Self {
+            kind,
+            causes,
+            evidence: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// A failure in words.
+    pub fn words(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            causes: vec![what.into()],
+            evidence: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Says what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what to do, where something is known.
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// Puts what was being done before the causes.
+    pub fn within(mut self, what: impl Into<String>) -> Self {
+        self.causes.insert(0, what.into());
+        self
+    }
+
+    /// Writes it to stderr, and to stdout as a JSON document where results are JSON.
+    pub fn show(&self, terminal: &Terminal) {
+        let Some((first, rest)) = self.causes.split_first() else {
+            return;
+        };
+        terminal.say(format!(
+            "{} {first}",
+            terminal.paint("error:", |style| style.red().bold())
+        ));
+        for cause in rest {
+            terminal.say(format!("  because: {cause}"));
+        }
+        for line in &self.evidence {
+            terminal.say(format!("  | {line}"));
+        }
+        if let Some(hint) = &self.hint {
+            terminal.say(format!(
+                "{} {hint}",
+                terminal.paint("hint:", |style| style.cyan().bold())
+            ));
+        }
+        if terminal.output == OutputFormat::Json {
+            let document = Document {
+                schema: "m8trx.error/1",
+                error: first,
+                causes: rest,
+                evidence: &self.evidence,
+                hint: self.hint.as_deref(),
+                exit_code: self.kind.exit_code(),
+            };
+            // Nothing more can be done for a stdout that cannot be written to; the exit code tells.
+            let _ =
+                serde_json::to_string(&document).map(|text| terminal.write(&format!("{text}\n")));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a person or a script sees: results on stdout, everything else on stderr. Nothing below calls it, except for
+//! plain text helpers.
+
+pub mod failure;
+pub mod plan_table;
+pub mod progress;
+pub mod prompt;
+pub mod text;
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON document on stdout, exact and stable.
+    Json,
+}
+
+/// The one owner of stdout and stderr.
+#[derive(Debug, Clone)]
+pub struct Terminal {
+    /// How results are written.
+    pub output: OutputFormat,
+    /// Whether a person is there to be asked.
+    pub interactive: bool,
+    /// Whether stderr takes colours and movement.
+    pub style: Style,
+}
+
+/// Whether stderr takes colours and movement, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// A terminal that can redraw lines.
+    Live,
+    /// Plain lines: no terminal, `NO_COLOR`, `TERM=dumb`, or more lines than a redrawn display bears (`-v`).
+    Plain,
+}
+
+/// What decides the style; a pure function of what was found.
+pub fn style(stderr_is_terminal: bool, no_color: bool, dumb: bool, verbose: bool) -> Style {
+    if stderr_is_terminal && !no_color && !dumb && !verbose {
+        Style::Live
+    } else {
+        Style::Plain
+    }
+}
+
+impl Terminal {
+    /// Looks at what stdin and stderr are.
+    pub fn detect(output: OutputFormat, yes: bool, verbose: bool) -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let stderr_is_terminal = io::stderr().is_terminal();
+        Self {
+            output,
+            interactive: !yes && stderr_is_terminal && io::stdin().is_terminal(),
+            style: style(stderr_is_terminal, set("NO_COLOR"), dumb, verbose),
+        }
+    }
+
+    /// One line for people, on stderr.
+    pub fn say(&self, line: impl AsRef<str>) {
+        // A closed stderr is no reason to stop.
+        let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+    }
+
+    /// A line that should not be overlooked, on stderr.
+    pub fn warn(&self, line: impl AsRef<str>) {
+        let heading = self.paint("warning:", |style| style.yellow().bold());
+        self.say(format!("{heading} {}", line.as_ref()));
+    }
+
+    /// The result, on stdout: its text for people, or itself as one JSON document.
+    pub fn result(&self, result: &(impl Serialize + std::fmt::Display)) -> io::Result<()> {
+        match self.output {
+            OutputFormat::Human => self.write(&format!("{result}\n")),
+            OutputFormat::Json => self.write(&format!("{}\n", serde_json::to_string(result)?)),
+        }
+    }
+
+    /// Text on stdout as it is. A reader that has gone (`| head`) is no error.
+    pub fn write(&self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    /// How many columns people see; `None` where there is no terminal.
+    pub fn columns(&self) -> Option<u16> {
+        console::Term::stderr()
+            .size_checked()
+            .map(|(_, columns)| columns)
+    }
+
+    /// Text for stderr in a style, where stderr takes one.
+    pub fn paint(&self, text: &str, style: impl Fn(console::Style) -> console::Style) -> String {
+        match self.style {
+            Style::Live => style(console::Style::new().for_stderr().force_styling(true))
+                .apply_to(text)
+                .to_string(),
+            Style::Plain => text.to_owned(),
+        }
+    }
+}
