@@ -1,7 +1,7 @@
 //! The cloud through the official SDK and a real socket.
 
 mod ec2;
-mod iam;
+pub(super) mod iam;
 mod security;
 mod ssm;
 
