@@ -363,3 +363,25 @@ async fn a_lost_heartbeat_and_a_revoked_instance() {
     assert_eq!(trial.state(&id).await, ended);
     trial.sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_sandbox_leaves_nothing() {
+    let trial = Trial::start(&[]).await;
+    let (_, id) = trial.onboard().await;
+    trial.console_until(&id, "m8trx-bootstrap: step 2/7").await;
+    let key_file = value(&trial.environment, "M8TRX_TAILSCALE_KEY_FILE");
+    let brain = trial.brain_url();
+    drop(trial.sandbox);
+    assert!(!Path::new(&key_file).parent().unwrap().exists());
+    let start = Instant::now();
+    while trial
+        .http
+        .get(format!("{brain}/healthz"))
+        .send()
+        .await
+        .is_ok()
+    {
+        assert!(start.elapsed() < LIMIT, "the brain still answers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
