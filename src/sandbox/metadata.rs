@@ -309,3 +309,6 @@ fn refusal(role: &str) -> serde_json::Value {
 fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,3 +185,5 @@ fn iso(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod trial;

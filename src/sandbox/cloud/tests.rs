@@ -1,7 +1,9 @@
 //! The cloud through the official SDK and a real socket.
 
 mod ec2;
-mod iam;
+mod ec2_resources;
+pub(super) mod iam;
+mod requests;
 mod security;
 mod ssm;
 
