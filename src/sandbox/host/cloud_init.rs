@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::{Timestamp, tz::TimeZone};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,11 +24,11 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Runs the stage; the exit code says nothing, as cloud-init's does not.
 pub(super) fn run() -> i32 {
-    let up = std::env::var("M8TRX_UP")
+    let booted = std::env::var("M8TRX_BOOTED")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    let Ok(mut out) = Out::open(Duration::from_millis(up)) else {
+        .map(|nanoseconds| UNIX_EPOCH + Duration::from_nanos(nanoseconds));
+    let Ok(mut out) = Out::open(booted.unwrap_or_else(SystemTime::now)) else {
         return 1;
     };
     out.line(&format!(
@@ -68,24 +68,22 @@ pub(super) fn run() -> i32 {
 struct Out {
     console: File,
     log: File,
-    started: Instant,
-    up: Duration,
+    booted: SystemTime,
 }
 
 impl Out {
-    fn open(up: Duration) -> io::Result<Out> {
+    fn open(booted: SystemTime) -> io::Result<Out> {
         let log = File::options().create(true).append(true).open(LOG)?;
         fs::set_permissions(LOG, Permissions::from_mode(0o640))?;
         Ok(Out {
             console: namespace::console()?,
             log,
-            started: Instant::now(),
-            up,
+            booted,
         })
     }
 
     fn since_boot(&self) -> Duration {
-        self.up + self.started.elapsed()
+        self.booted.elapsed().unwrap_or_default()
     }
 
     fn seconds_up(&self) -> String {

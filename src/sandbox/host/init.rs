@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -271,12 +271,18 @@ impl Init {
     }
 
     fn start_cloud_init(&mut self) -> io::Result<Pid> {
+        // The monotonic clock's instants cannot be handed over.
+        let booted = SystemTime::now() - self.booted.elapsed();
+        let nanoseconds = booted
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos();
         let mut command = Command::new(OWN_BINARY);
         command
             .arg0("cloud-init")
             .arg(CLOUD_INIT_ARGUMENT)
             .env_clear()
-            .env("M8TRX_UP", self.booted.elapsed().as_millis().to_string())
+            .env("M8TRX_BOOTED", nanoseconds.to_string())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::from(self.console.try_clone()?))

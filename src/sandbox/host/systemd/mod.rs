@@ -5,10 +5,15 @@
 //! id), seccomp filters, device and resource limits.
 
 mod calendar;
+mod deadline;
 mod exec;
+mod jobs;
 pub(super) mod journal;
 mod known;
 mod manager;
+mod output;
+mod places;
+mod process;
 mod protection;
 pub(super) mod protocol;
 mod service;

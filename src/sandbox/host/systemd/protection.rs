@@ -43,7 +43,7 @@ impl Protection {
         };
         let dynamic = unit.flag("Service", "DynamicUser");
         let mut writable = paths("ReadWritePaths");
-        for (key, base) in super::service::DIRECTORIES {
+        for (key, base) in super::places::DIRECTORIES {
             writable.extend(
                 unit.names("Service", key)
                     .iter()
