@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+mod execution;
+mod inputs;
 pub mod onboard;
 pub mod sandbox;
 pub mod target;

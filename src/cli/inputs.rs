@@ -1,0 +1,233 @@
+//! What an onboarding needs to know before it begins: read from files, found in AWS, or asked for.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::aws::Aws;
+use crate::brain::mint::DEFAULT_MINT_COMMAND;
+use crate::brain::{BrainError, BrainUrl};
+use crate::config::Settings;
+use crate::customer::BRAIN_URL_PARAMETER;
+use crate::plan::Observation;
+use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
+use crate::steps::{Context, Mint};
+use crate::terminal::Terminal;
+use crate::terminal::failure::{Failure, Kind};
+
+/// What files and standard input gave, checked.
+pub(super) struct Given {
+    pub(super) tailscale_key: Option<TailscaleAuthKey>,
+    pub(super) brain_key: Option<BrainKey>,
+    pub(super) admin_token: Option<SecretString>,
+}
+
+impl Given {
+    pub(super) fn read(settings: &Settings) -> Result<Self, Failure> {
+        let tailscale_key = match &settings.tailscale_key_file {
+            Some(file) => Some(tailscale_key(file)?),
+            None => None,
+        };
+        let brain_key = match &settings.brain.key_file {
+            Some(file) => {
+                let text = read_secret(file, "brain key")?;
+                Some(BrainKey::parse(text.expose_secret()).map_err(|e| {
+                    Failure::new(Kind::Precondition, &e).within(file.display().to_string())
+                })?)
+            }
+            None => None,
+        };
+        let admin_token = match &settings.brain.admin_token_file {
+            Some(file) => Some(read_secret(file, "brain's admin token")?),
+            None => None,
+        };
+        Ok(Self {
+            tailscale_key,
+            brain_key,
+            admin_token,
+        })
+    }
+
+    /// How a brain key is made: what a flag says before what is configured before the brain's own script.
+    pub(super) fn mint(&self, settings: &Settings) -> Option<Mint> {
+        if let Some(key) = &self.brain_key {
+            return Some(Mint::Given(key.clone()));
+        }
+        if let Some(words) = &settings.brain.mint_command {
+            return Some(Mint::Command(words.clone()));
+        }
+        if let Some(token) = &self.admin_token {
+            return Some(Mint::Api(token.clone()));
+        }
+        // The default only where the brain is checked out: elsewhere the operator is asked for a key.
+        let [_, script] = DEFAULT_MINT_COMMAND;
+        Path::new(script)
+            .is_file()
+            .then(|| Mint::Command(DEFAULT_MINT_COMMAND.map(str::to_owned).to_vec()))
+    }
+}
+
+fn tailscale_key(file: &Path) -> Result<TailscaleAuthKey, Failure> {
+    let text = read_secret(file, "Tailscale auth key")?;
+    TailscaleAuthKey::parse(text.expose_secret())
+        .map_err(|e| Failure::new(Kind::Precondition, &e).within(file.display().to_string()))
+}
+
+/// Reads a secret from a file, or from standard input for `-`; at most 64 KiB.
+fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
+    const MOST: u64 = 64 * 1024;
+    let unreadable = |e: std::io::Error| {
+        Failure::words(
+            Kind::Precondition,
+            format!("the {what} cannot be read from {}: {e}", file.display()),
+        )
+    };
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(MOST).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MOST).read_to_string(&mut text))
+    }
+    .map_err(unreadable)?;
+    Ok(text.trim().to_owned().into())
+}
+
+/// The brain this run uses: the stored one, or the one to store.
+pub(super) async fn brain_url(
+    aws: &Aws,
+    settings: &Settings,
+    terminal: &Terminal,
+) -> Result<BrainUrl, Failure> {
+    if let Some(stored) = aws.parameter(BRAIN_URL_PARAMETER).await? {
+        let url: BrainUrl = stored.value.expose_secret().parse().map_err(|e| {
+            Failure::new(Kind::Precondition, &e)
+                .within(format!("the parameter {BRAIN_URL_PARAMETER} holds no brain URL"))
+                .hint(format!("correct it: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value http://…"))
+        })?;
+        if let Some(other) = settings.brain.url.as_ref().filter(|other| **other != url) {
+            if settings.brain.url_is_flag {
+                return Err(Failure::words(
+                    Kind::Precondition,
+                    format!("{BRAIN_URL_PARAMETER} holds {url}, and --brain-url says {other}"),
+                )
+                .hint(format!("leave --brain-url out to use the stored one; to move the whole fleet: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value {other}")));
+            }
+            terminal.warn(format!(
+                "{BRAIN_URL_PARAMETER} holds {url}; the configured {other} is not used"
+            ));
+        }
+        return Ok(url);
+    }
+    match &settings.brain.url {
+        Some(url) if !(settings.suggest && !settings.brain.url_is_flag && terminal.interactive) => {
+            Ok(url.clone())
+        }
+        suggestion if terminal.interactive => {
+            let check = |text: &str| {
+                text.parse::<BrainUrl>()
+                    .map(drop)
+                    .map_err(|e| e.to_string())
+            };
+            let text = terminal
+                .input(
+                    "The brain's URL",
+                    suggestion.as_ref().map(ToString::to_string),
+                    check,
+                )
+                .await?;
+            text.parse()
+                .map_err(|e| Failure::new(Kind::Precondition, &e))
+        }
+        _ => Err(Failure::words(
+            Kind::Precondition,
+            format!("the brain's URL is not known: {BRAIN_URL_PARAMETER} does not exist yet"),
+        )
+        .hint("pass --brain-url http://…, or set `brain.url` in the configuration file")),
+    }
+}
+
+pub(super) fn unusable_brain(error: BrainError) -> Failure {
+    Failure::new(Kind::Precondition, &error).maybe_hint(error.hint())
+}
+
+/// Asks for a brain key where one is needed and nothing can mint it.
+pub(super) async fn ask_for_brain_key(
+    context: &mut Context,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    if context.mint.is_some() || context.stored_brain_key().await?.is_some() {
+        return Ok(());
+    }
+    let customer = &context.customer;
+    if !terminal.interactive {
+        return Err(Failure::words(
+            Kind::Precondition,
+            format!("{customer} needs a brain key, and nothing says how to mint one"),
+        )
+        .hint("pass --mint-command 'node bin/mint-key.js', or --brain-key-file FILE, or set M8TRX_BRAIN_ADMIN_TOKEN_FILE"));
+    }
+    terminal.say(format!(
+        "{customer} needs a brain key. Where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
+    ));
+    let check = |text: &str| BrainKey::parse(text).map(drop).map_err(|e| e.to_string());
+    if let Some(text) = terminal.secret("Brain key (hidden)", false, check).await? {
+        let key = BrainKey::parse(&text).map_err(|e| Failure::new(Kind::Precondition, &e))?;
+        context.mint = Some(Mint::Given(key));
+    }
+    Ok(())
+}
+
+/// Takes the given Tailscale auth key, or asks for one, where one is needed.
+pub(super) async fn give_tailscale_key(
+    context: &Context,
+    observed: &HashMap<&'static str, Observation>,
+    given: Option<TailscaleAuthKey>,
+    suggested: bool,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    if observed
+        .get("tailscale-auth-key")
+        .is_some_and(Observation::is_satisfied)
+    {
+        return Ok(());
+    }
+    let tag = context.customer.tailscale_tag();
+    let key = match given {
+        Some(key) if !(suggested && terminal.interactive) => Some(key),
+        given if terminal.interactive => {
+            let question = if given.is_some() {
+                "Tailscale auth key (hidden; Enter for the sandbox's own)".to_owned()
+            } else {
+                terminal.say(format!(
+                    "{} needs a Tailscale auth key. Admin console, Settings > Keys > Generate auth key: reusable, ephemeral, pre-approved, tag {tag}",
+                    context.customer
+                ));
+                "Tailscale auth key (hidden)".to_owned()
+            };
+            let check = |text: &str| {
+                TailscaleAuthKey::parse(text)
+                    .map(drop)
+                    .map_err(|e| e.to_string())
+            };
+            match terminal.secret(&question, given.is_some(), check).await? {
+                Some(text) => Some(
+                    TailscaleAuthKey::parse(&text)
+                        .map_err(|e| Failure::new(Kind::Precondition, &e))?,
+                ),
+                None => given,
+            }
+        }
+        given => given,
+    };
+    let Some(key) = key else {
+        return Err(Failure::words(
+            Kind::Precondition,
+            format!("{} needs a Tailscale auth key, and none was given", context.customer),
+        )
+        .hint(format!(
+            "mint one in the admin console (Settings > Keys: reusable, ephemeral, pre-approved, tag {tag}) and pass --tailscale-key-file FILE, or - for standard input"
+        )));
+    };
+    let _ = context.tailscale_auth_key.set(key);
+    Ok(())
+}
