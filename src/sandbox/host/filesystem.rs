@@ -25,7 +25,7 @@ const MACHINE: &str = ".m8trx/machine";
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
 /// Folders (or, on most machines, links) that programs load from. `/nix` and `/gnu` are where NixOS and Guix keep everything.
-const LIBRARIES: [&str; 15] = [
+const LIBRARIES: [&str; 13] = [
     "usr/lib",
     "usr/lib32",
     "usr/lib64",
@@ -39,8 +39,6 @@ const LIBRARIES: [&str; 15] = [
     "libx32",
     "nix/store",
     "gnu/store",
-    "usr/libdata",
-    "usr/lib-x86_64",
 ];
 
 /// Programs of the machine that a fresh host lacks until apt installs them, besides the stand-ins themselves.

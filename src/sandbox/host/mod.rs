@@ -108,7 +108,7 @@ impl Host {
     /// Makes the namespaces, the private file system and the listeners; process 1 then waits for [`Host::boot`].
     ///
     /// Everything a host writes lies in memory that goes with its last process, so nothing is kept in `stage`, the sandbox's
-    /// own folder, except that a missing one is an error.
+    /// own folder; it only has to exist.
     ///
     /// # Errors
     /// [`HostError::Refused`] where the machine does not allow it, and the others of [`HostError`]. Nothing is left running.
