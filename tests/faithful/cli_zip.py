@@ -37,11 +37,6 @@ def build(cache):
     for name, text in (("aws/install", INSTALL), ("aws/dist/aws", AWS)):
         (scratch / name).write_text(text)
         (scratch / name).chmod(0o755)
-    # Most of it describes services that a host does not use.
-    data, = (scratch / "aws/dist/python").glob("**/botocore/data")
-    for service in data.iterdir():
-        if service.is_dir() and service.name not in ("ssm", "sts"):
-            shutil.rmtree(service)
     new = made.with_suffix(".new")
     with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in sorted(scratch.rglob("*")):

@@ -56,8 +56,8 @@ class Scene:
         self.aws = Aws(port, self.metadata, CUSTOMER, cli_zip)
         self.tailscale = Tailscale()
         self.tailscale.keys[AUTH_KEY] = [TAG]
-        self.brain = Brain(self.tailscale, {BRAIN_KEY})
         self.mirror = Mirror(CACHE / "archive")
+        self.brain = Brain(self.tailscale, {BRAIN_KEY}, self.mirror)
         self.mirror.down = mirror_down
         self.servers = [Server(holder, ("169.254.169.254", 80), self.metadata), Server(holder, ("127.0.0.2", 443), self.aws, authority.context),
                         Server(holder, ("127.0.0.3", 443), self.tailscale, authority.context), Server(holder, ("127.0.0.5", 3142), self.mirror)]

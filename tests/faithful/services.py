@@ -206,7 +206,7 @@ class Tailscale:
 class Brain:
     """Takes heartbeats from hosts in the tailnet; from others it hangs up."""
 
-    def __init__(self, tailscale, keys):
+    def __init__(self, tailscale, keys, mirror):
         self.keys, self.beats, self.refused = keys, [], []
         service = self
 
@@ -220,7 +220,8 @@ class Brain:
                 if self.path != "/v1/events" or bearer not in service.keys:
                     service.refused.append((self.path, bearer))
                     return self.answer(401)
-                service.beats.append({"at": time.time(), "key": bearer, "host": self.headers["Host"], "event": json.loads(body)})
+                service.beats.append({"at": time.time(), "key": bearer, "host": self.headers["Host"], "downloaded": mirror.bytes,
+                                      "event": json.loads(body)})
                 self.answer(201)
         self.handler = Request
 
