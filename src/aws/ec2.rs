@@ -36,6 +36,8 @@ pub struct Instance {
     pub client_token: Option<String>,
     /// The value of its `Customer` tag.
     pub customer: Option<String>,
+    /// All its tags.
+    pub tags: Vec<(String, String)>,
 }
 
 impl Instance {
@@ -67,6 +69,8 @@ pub struct SecurityGroup {
     pub id: String,
     /// The value of its `Customer` tag.
     pub customer: Option<String>,
+    /// All its tags.
+    pub tags: Vec<(String, String)>,
     /// What it lets in, as EC2's own structures, to be able to revoke just that.
     pub ingress: Vec<aws_sdk_ec2::types::IpPermission>,
 }
@@ -94,6 +98,21 @@ fn tag<'t>(tags: &'t [Tag], key: &str) -> Option<&'t str> {
     tags.iter()
         .find(|tag| tag.key() == Some(key))
         .and_then(Tag::value)
+}
+
+fn tags_of(tags: &[Tag]) -> Vec<(String, String)> {
+    tags.iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+        .collect()
+}
+
+fn security_group_of(group: &aws_sdk_ec2::types::SecurityGroup) -> SecurityGroup {
+    SecurityGroup {
+        id: group.group_id().unwrap_or_default().to_owned(),
+        customer: tag(group.tags(), CUSTOMER_TAG_KEY).map(str::to_owned),
+        tags: tags_of(group.tags()),
+        ingress: group.ip_permissions().to_vec(),
+    }
 }
 
 pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
@@ -127,6 +146,7 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
             .map(str::to_owned),
         client_token: instance.client_token().map(str::to_owned),
         customer: tag(instance.tags(), CUSTOMER_TAG_KEY).map(str::to_owned),
+        tags: tags_of(instance.tags()),
     })
 }
 
@@ -376,11 +396,7 @@ impl Aws {
             .send()
             .await
             .map_err(|e| self.ec2_error("DescribeSecurityGroups", e).about(name))?;
-        Ok(answer.security_groups().first().map(|group| SecurityGroup {
-            id: group.group_id().unwrap_or_default().to_owned(),
-            customer: tag(group.tags(), CUSTOMER_TAG_KEY).map(str::to_owned),
-            ingress: group.ip_permissions().to_vec(),
-        }))
+        Ok(answer.security_groups().first().map(security_group_of))
     }
 
     /// Every security group of a name tagged for a customer, in whatever VPC.
@@ -388,7 +404,7 @@ impl Aws {
         &self,
         customer: &CustomerId,
         name: &str,
-    ) -> Result<Vec<String>, AwsError> {
+    ) -> Result<Vec<SecurityGroup>, AwsError> {
         let answer = self
             .ec2
             .describe_security_groups()
@@ -403,7 +419,7 @@ impl Aws {
         Ok(answer
             .security_groups()
             .iter()
-            .filter_map(|group| group.group_id().map(str::to_owned))
+            .map(security_group_of)
             .collect())
     }
 

@@ -161,6 +161,7 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
         subnet: settings.subnet.clone(),
         ami: settings.ami.clone(),
         timeout: settings.timeout,
+        mark: None,
         tailscale_auth_key: OnceLock::new(),
         found: Found::default(),
         aws,
