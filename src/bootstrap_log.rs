@@ -153,19 +153,17 @@ fn printable(line: &str) -> String {
 /// Drops what the kernel's and cloud-init's logging put before a line: `[   12.345678] cloud-init[612]: `.
 fn strip_prefixes(line: &str) -> &str {
     let mut rest = line.trim();
-    if rest.starts_with('[') {
-        if let Some((stamp, after)) = rest[1..].split_once(']') {
-            if stamp.trim().parse::<f64>().is_ok() {
-                rest = after.trim_start();
-            }
-        }
+    if rest.starts_with('[')
+        && let Some((stamp, after)) = rest[1..].split_once(']')
+        && stamp.trim().parse::<f64>().is_ok()
+    {
+        rest = after.trim_start();
     }
-    if let Some(after) = rest.strip_prefix("cloud-init[") {
-        if let Some((pid, after)) = after.split_once("]: ") {
-            if pid.bytes().all(|b| b.is_ascii_digit()) {
-                rest = after;
-            }
-        }
+    if let Some(after) = rest.strip_prefix("cloud-init[")
+        && let Some((pid, after)) = after.split_once("]: ")
+        && pid.bytes().all(|b| b.is_ascii_digit())
+    {
+        rest = after;
     }
     rest
 }

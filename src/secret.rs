@@ -19,6 +19,9 @@ pub enum InvalidSecret {
     /// Characters other than visible ASCII.
     #[error("the {0} holds characters other than visible ASCII")]
     NotAscii(&'static str),
+    /// A character that bootstrap.sh refuses in a brain key, since other software reads brain.env with a shell.
+    #[error("the {0} holds a character other than letters, digits and `._~+/=:@%-`")]
+    Character(&'static str),
     /// Parameter Store reads `{{…}}` as a reference and refuses such values.
     #[error("the {0} holds `{{{{`, which Parameter Store refuses in a value")]
     Braces(&'static str),
@@ -54,7 +57,7 @@ fn check(what: &'static str, text: &str) -> Result<(), InvalidSecret> {
     Ok(())
 }
 
-/// A brain key: the bearer a customer's host sends to the brain. One line of visible ASCII.
+/// A brain key: the bearer a customer's host sends to the brain. One line of what bootstrap.sh accepts (`KEY_PATTERN`).
 #[derive(Clone)]
 pub struct BrainKey(SecretString);
 
@@ -63,6 +66,10 @@ impl BrainKey {
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         let text = text.trim();
         check("brain key", text)?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._~+/=:@%-".contains(c);
+        if !text.chars().all(allowed) {
+            return Err(InvalidSecret::Character("brain key"));
+        }
         Ok(Self(text.into()))
     }
 
@@ -217,6 +224,7 @@ mod tests {
             InvalidSecret::Whitespace("brain key")
         );
         assert_eq!(refusal("{{ssm:x}}"), InvalidSecret::Braces("brain key"));
+        assert_eq!(refusal("a$(id)"), InvalidSecret::Character("brain key"));
         assert_eq!(refusal("schlüssel"), InvalidSecret::NotAscii("brain key"));
         let long = "x".repeat(MAX_PARAMETER_VALUE_LENGTH + 1);
         assert_eq!(

@@ -19,7 +19,7 @@ pub struct AwsError {
     /// What the call was about: a parameter name, a role, an instance id.
     pub resource: Option<String>,
     /// What happened.
-    pub failure: AwsFailure,
+    pub failure: Box<AwsFailure>,
 }
 
 /// How a call to AWS failed.
@@ -90,7 +90,7 @@ impl AwsError {
             operation,
             region: region.to_owned(),
             resource: None,
-            failure,
+            failure: Box::new(failure),
         }
     }
 
@@ -106,7 +106,7 @@ impl AwsError {
             operation,
             region: region.to_owned(),
             resource: None,
-            failure: AwsFailure::Unexpected(format!("it holds no {missing}")),
+            failure: Box::new(AwsFailure::Unexpected(format!("it holds no {missing}"))),
         }
     }
 
@@ -118,7 +118,7 @@ impl AwsError {
 
     /// Removes a secret this program sent from the words AWS answered with.
     pub fn masking(mut self, secret: &str) -> Self {
-        if let AwsFailure::Answered { message, .. } = &mut self.failure {
+        if let AwsFailure::Answered { message, .. } = &mut *self.failure {
             *message = crate::secret::mask(message, &[secret]);
         }
         self
@@ -126,7 +126,7 @@ impl AwsError {
 
     /// The error code AWS answered with, if it answered.
     pub fn code(&self) -> Option<&str> {
-        match &self.failure {
+        match &*self.failure {
             AwsFailure::Answered { code, .. } => Some(code),
             _ => None,
         }
@@ -134,7 +134,7 @@ impl AwsError {
 
     /// The words AWS answered with, if it answered.
     pub fn message(&self) -> Option<&str> {
-        match &self.failure {
+        match &*self.failure {
             AwsFailure::Answered { message, .. } => Some(message),
             _ => None,
         }
@@ -142,8 +142,8 @@ impl AwsError {
 
     /// What the operator can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
-        let AwsFailure::Answered { code, message, .. } = &self.failure else {
-            return Some(match &self.failure {
+        let AwsFailure::Answered { code, message, .. } = &*self.failure else {
+            return Some(match &*self.failure {
                 AwsFailure::Credentials(_) => {
                     "sign in (`aws sso login --profile NAME`) and pass --profile NAME, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 }

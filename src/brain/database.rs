@@ -28,10 +28,10 @@ fn failed(error: &tokio_postgres::Error) -> BrainError {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => error.to_string(),
     };
-    if error.as_db_error().is_none() {
-        if let Some(cause) = std::error::Error::source(error) {
-            text = format!("{text}: {cause}");
-        }
+    if error.as_db_error().is_none()
+        && let Some(cause) = std::error::Error::source(error)
+    {
+        text = format!("{text}: {cause}");
     }
     BrainError::Database(text)
 }

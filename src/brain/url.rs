@@ -40,6 +40,9 @@ pub enum InvalidBrainUrl {
         "the brain URL holds {0:?}, which cannot stand in a URL that is stored and read by scripts"
     )]
     Character(char),
+    /// A host name or a path that bootstrap.sh would not take.
+    #[error("the {0} of the brain URL holds characters other than {1}")]
+    Part(&'static str, &'static str),
     /// Longer than anything a host accepts.
     #[error("the brain URL has {0} characters; at most 2048 are allowed")]
     TooLong(usize),
@@ -80,6 +83,33 @@ impl FromStr for BrainUrl {
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidBrainUrl::Query);
+        }
+        // The same as `URL_PATTERN` of bootstrap.sh, which a test holds this against.
+        let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let is_ipv6 = matches!(url.host(), Some(::url::Host::Ipv6(_)));
+        let in_authority = |c: char| {
+            c.is_ascii_alphanumeric()
+                || matches!(c, '.' | '-' | ':')
+                || (is_ipv6 && matches!(c, '[' | ']'))
+        };
+        if !authority.chars().all(in_authority) || authority.ends_with(':') {
+            return Err(InvalidBrainUrl::Part(
+                "host",
+                "letters, digits, `.` and `-`",
+            ));
+        }
+        let in_path = |c: char| c.is_ascii_alphanumeric() || "._~%/-".contains(c);
+        if !path.chars().all(in_path) {
+            return Err(InvalidBrainUrl::Part(
+                "path",
+                "letters, digits and `._~%/-`",
+            ));
+        }
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return Err(InvalidBrainUrl::Scheme(
+                text.split(':').next().unwrap_or_default().to_owned(),
+            ));
         }
         Ok(Self {
             text: text.to_owned(),

@@ -77,7 +77,7 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Onboard(onboard::OnboardArgs),
+    Onboard(Box<onboard::OnboardArgs>),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }

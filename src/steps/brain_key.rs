@@ -202,12 +202,11 @@ impl Step for BrainKeyParameter {
         if !self.0.may_remove_parameter(&name).await? {
             return Ok(removed);
         }
-        if let Some(token) = &self.0.admin_token {
-            if let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await? {
-                if self.0.brain.revoke_key(&id, token).await? {
-                    removed.push(format!("brain key {id}, revoked"));
-                }
-            }
+        if let Some(token) = &self.0.admin_token
+            && let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?
+            && self.0.brain.revoke_key(&id, token).await?
+        {
+            removed.push(format!("brain key {id}, revoked"));
         }
         if aws.delete_parameter(&name).await? {
             removed.push(format!("parameter {name}"));

@@ -105,14 +105,13 @@ impl Step for SecurityGroup {
         let name = self.0.customer.resource_name();
         let vpc = self.0.vpc().await?;
         let existing = aws.security_group(vpc, &name).await?;
-        if existing.is_none() {
-            if let Some(id) = aws
+        if existing.is_none()
+            && let Some(id) = aws
                 .create_security_group(vpc, &name, &self.0.tags())
                 .await?
-            {
-                let _ = self.0.found.security_group.set(id.clone());
-                return Ok(Outcome::Created(format!("{id} in {vpc}")));
-            }
+        {
+            let _ = self.0.found.security_group.set(id.clone());
+            return Ok(Outcome::Created(format!("{id} in {vpc}")));
         }
         let group = match existing {
             Some(group) => Some(group),

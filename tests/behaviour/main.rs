@@ -5,6 +5,7 @@ mod command_line;
 mod common;
 mod interrupted;
 mod onboard;
+mod patterns;
 mod sandbox_up;
 mod secrets;
 mod terminal;

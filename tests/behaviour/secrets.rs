@@ -36,7 +36,7 @@ fn no_secret_is_in_output_journal_or_error() {
     // The command line is the operator's own; what is shown of it is the operator's as well.
     refused.assert_code(1);
     let shown = refused.stderr.replace(
-        &shell_words::join(&shell_words::split(&mint).unwrap()),
+        &shell_words::join(shell_words::split(&mint).unwrap()),
         "MINT",
     );
 

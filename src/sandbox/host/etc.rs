@@ -210,10 +210,12 @@ fn copy(from: &Path, to: &Path) {
         for entry in entries.flatten() {
             copy(&entry.path(), &to.join(entry.file_name()));
         }
-    } else if metadata.is_file() && mode & 0o004 != 0 && metadata.len() <= LARGEST_COPIED {
-        if let Ok(content) = fs::read(from) {
-            let _ = fs::write(to, content);
-        }
+    } else if metadata.is_file()
+        && mode & 0o004 != 0
+        && metadata.len() <= LARGEST_COPIED
+        && let Ok(content) = fs::read(from)
+    {
+        let _ = fs::write(to, content);
     }
 }
 

@@ -315,12 +315,11 @@ mod tests {
         );
         assert_eq!(Line::parse("/bin/sh \"unbalanced"), None);
         assert_eq!(Line::parse(""), None);
-        assert_eq!(
+        assert!(
             Line::parse("sh")
                 .unwrap()
                 .program()
-                .is_some_and(|path| path.ends_with("/sh")),
-            true
+                .is_some_and(|path| path.ends_with("/sh"))
         );
     }
 

@@ -47,13 +47,12 @@ impl Manager {
                 }),
             }
         }
-        match stream {
-            Some(stream) => self.waiters.push(Waiter {
+        if let Some(stream) = stream {
+            self.waiters.push(Waiter {
                 stream,
                 pending,
                 results,
-            }),
-            None => {}
+            })
         }
         self.run_jobs();
     }

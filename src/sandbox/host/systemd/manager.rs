@@ -17,6 +17,8 @@ use super::service::{Phase, Service};
 use super::timer::Timer;
 use super::unit::{LoadError, Unit};
 
+// systemd calls both the property and one of its values so.
+#[allow(clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Active {
     Inactive,
