@@ -151,6 +151,18 @@ pub enum StepError {
         /// How long it was waited for, in seconds.
         waited_s: u64,
     },
+    /// The host beats, but nothing on it reported the call of a tool.
+    #[error(
+        "no `tool_call` event of {customer} reached the brain within {waited_s} s; {instance_id} sends heartbeats"
+    )]
+    NoToolCall {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// How long it was waited for, in seconds.
+        waited_s: u64,
+    },
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,

@@ -113,6 +113,13 @@ pub struct Found {
     pub heartbeat: OnceLock<Heartbeat>,
 }
 
+impl Found {
+    /// The image of a new host, where it was looked up.
+    pub fn known_image(&self) -> Option<&Image> {
+        self.image.get()
+    }
+}
+
 impl Context {
     /// The tags of everything made for this customer.
     pub fn tags(&self) -> Vec<(&str, &str)> {
