@@ -2,6 +2,7 @@
 
 mod finish;
 mod interrupt;
+mod result;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use crate::smoke::{self, removal, report};
 use crate::steps::{Context, Mark};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
-use finish::{Cleaned, Run, stdout};
+use finish::Run;
 use interrupt::Interrupts;
+use result::{Cleaned, stdout};
 
 /// Prove a real environment: take one customer the whole way, check it, and remove everything again.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::timeline::{End, Span};
+use super::timeline::{End, Placed, Span};
 use crate::customer::hex;
 use crate::secret::{ExposeSecret as _, SecretString, mask};
 use crate::terminal::text;
@@ -68,8 +68,8 @@ pub struct Page {
     pub made: Vec<Span>,
     /// The steps of the bootstrap.
     pub host: Vec<Span>,
-    /// Whether the host's clock is only guessed from its launch.
-    pub host_is_placed_by_launch: bool,
+    /// How its clock was laid over this machine's.
+    pub placed: Placed,
     /// The steps that removed.
     pub removed: Vec<Span>,
     /// Kind, id, and what became of it.
@@ -237,10 +237,18 @@ impl Page {
         html.push_str("</div><span></span></div>\n");
         group(html, t, &scale, "From this machine", "made", &self.made);
         group(html, t, &scale, "On the host", "host", &self.host);
-        if self.host.is_empty() {
-            html.push_str("<p class=\"muted\">On the host: its console tells no times.</p>\n");
-        } else if self.host_is_placed_by_launch {
-            html.push_str("<p class=\"muted\">The host's clock is not known: its steps are placed as if it booted at its launch.</p>\n");
+        let about_host = match self.placed {
+            _ if self.host.is_empty() => "On the host: its console tells no times.",
+            Placed::ByHeartbeat => "",
+            Placed::ByFailure => {
+                "The host's clock is not known: its failure is placed where it was noticed, some seconds late."
+            }
+            Placed::ByLaunch => {
+                "The host's clock is not known: it is placed as if it booted at its launch, some seconds early."
+            }
+        };
+        if !about_host.is_empty() {
+            let _ = writeln!(html, "<p class=\"muted\">{about_host}</p>");
         }
         group(html, t, &scale, "Removal", "removal", &self.removed);
         html.push_str("</section>\n");
@@ -268,7 +276,7 @@ fn group(
             End::Open => "open",
         };
         let took = match span.end {
-            End::Unchanged => "nothing".to_owned(),
+            End::Unchanged => "–".to_owned(),
             _ => took(span.began, span.ended),
         };
         let _ = write!(

@@ -117,12 +117,32 @@ fn stamped(line: &str) -> Option<Stamped<'_>> {
     })
 }
 
-/// The steps of the bootstrap in time.
+/// How the host's clock was laid over this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// By the first heartbeat, which carries the host's own time.
+    ByHeartbeat,
+    /// The failure stands where it was noticed, which is some seconds late.
+    ByFailure,
+    /// As if the host booted at its launch, which is some seconds early.
+    ByLaunch,
+}
+
+/// What is known of a host's boot by this machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// When EC2 took the launch.
+    pub launched: Timestamp,
+    /// When the host sent its first heartbeat, by its own clock.
+    pub heartbeat: Option<Timestamp>,
+    /// When its failure was noticed.
+    pub failed: Option<Timestamp>,
+}
+
+/// The steps of the bootstrap in time. Empty where the console carries no stamps.
 ///
-/// The console counts from the boot, so one of its moments must be known by the clock as well: that of the first
-/// heartbeat, which carries the host's own time. Without one, the console is taken to begin at `launched`. Empty where
-/// the console carries no stamps.
-pub fn of_console(console: &[u8], heartbeat: Option<Timestamp>, launched: Timestamp) -> Vec<Span> {
+/// The console counts from the boot, so one of its moments must be known by the clock as well.
+pub fn of_console(console: &[u8], known: Known) -> (Vec<Span>, Placed) {
     let lines: Vec<String> = console_lines(console).collect();
     let lines: Vec<Stamped<'_>> = lines.iter().filter_map(|line| stamped(line)).collect();
     // A second boot starts over.
@@ -131,14 +151,16 @@ pub fn of_console(console: &[u8], heartbeat: Option<Timestamp>, launched: Timest
         .rposition(|line| line.text.starts_with("step 1/"))
         .unwrap_or(0);
     let lines = &lines[first..];
-    let beat = lines
-        .iter()
-        .find(|line| line.text == "first heartbeat accepted");
-    let boot = match (beat, heartbeat) {
-        (Some(line), Some(at)) => at.checked_sub(line.since_boot),
-        _ => Ok(launched),
-    }
-    .unwrap_or(launched);
+    let line = |begins: &str| lines.iter().find(|line| line.text.starts_with(begins));
+    let (boot, placed) = match (
+        line("first heartbeat accepted").zip(known.heartbeat),
+        line("FAILED ").zip(known.failed),
+    ) {
+        (Some((line, at)), _) => (at.checked_sub(line.since_boot), Placed::ByHeartbeat),
+        (None, Some((line, at))) => (at.checked_sub(line.since_boot), Placed::ByFailure),
+        (None, None) => (Ok(known.launched), Placed::ByLaunch),
+    };
+    let boot = boot.unwrap_or(known.launched);
     let at = |line: &Stamped<'_>| boot.checked_add(line.since_boot).unwrap_or(boot);
     let mut spans: Vec<Span> = Vec::new();
     for line in lines {
@@ -162,7 +184,7 @@ pub fn of_console(console: &[u8], heartbeat: Option<Timestamp>, launched: Timest
             close_last(&mut spans, End::Done, line.text.to_owned());
         }
     }
-    spans
+    (spans, placed)
 }
 
 fn close_last(spans: &mut [Span], end: End, detail: String) {
@@ -216,58 +238,68 @@ mod tests {
 [   13.000000] cloud-init[612]: Get:1 http://mirror\r
 ";
 
+    fn known(heartbeat: Option<i64>, failed: Option<i64>) -> Known {
+        Known {
+            launched: at(0),
+            heartbeat: heartbeat.map(at),
+            failed: failed.map(at),
+        }
+    }
+
     #[test]
     fn a_console_is_placed_by_its_first_heartbeat() {
         let console = format!(
             "{CONSOLE}[ 20.0] cloud-init[612]: m8trx-bootstrap: first heartbeat accepted\n[ 21.0] cloud-init[612]: m8trx-bootstrap: complete for cust_a\n"
         );
-        let spans = of_console(console.as_bytes(), Some(at(120)), at(0));
+        let (spans, placed) = of_console(console.as_bytes(), known(Some(120), None));
+        assert_eq!(placed, Placed::ByHeartbeat);
         let shown: Vec<_> = spans
             .iter()
             .map(|s| (s.name.as_str(), s.began, s.end))
             .collect();
+        let half = SignedDuration::from_millis(500);
         assert_eq!(
             shown,
             [
                 ("identity", at(110), End::Done),
-                (
-                    "packages",
-                    at(112) + SignedDuration::from_millis(500),
-                    End::Done
-                )
+                ("packages", at(112) + half, End::Done)
             ]
         );
         assert_eq!(spans[1].ended, at(121));
     }
 
     #[test]
-    fn a_failed_boot_is_placed_by_its_launch() {
+    fn a_failed_boot_is_placed_by_when_it_was_noticed() {
         let console = format!(
             "{CONSOLE}[ 14.0] cloud-init[612]: m8trx-bootstrap: FAILED step=2 name=packages line=9 exit=100\n"
         );
-        let spans = of_console(console.as_bytes(), None, at(0));
+        let (spans, placed) = of_console(console.as_bytes(), known(None, Some(30)));
+        assert_eq!(placed, Placed::ByFailure);
         assert_eq!(spans[1].end, End::Failed);
-        assert_eq!((spans[0].began, spans[1].ended), (at(10), at(14)));
+        assert_eq!((spans[0].began, spans[1].ended), (at(26), at(30)));
+        // A boot that hangs has no such moment.
+        let (spans, placed) = of_console(CONSOLE.as_bytes(), known(None, Some(30)));
+        assert_eq!((placed, spans[0].began), (Placed::ByLaunch, at(10)));
+        assert_eq!(spans[1].end, End::Open);
     }
 
     #[test]
     fn a_console_without_stamps_tells_no_times() {
-        assert_eq!(
-            of_console(b"m8trx-bootstrap: step 1/7 identity\n", None, at(0)),
-            []
-        );
-        assert_eq!(of_console(&[0xff, b'[', 0, b'\n'], None, at(0)), []);
+        let times = |console: &[u8]| of_console(console, known(None, None)).0;
+        assert_eq!(times(b"m8trx-bootstrap: step 1/7 identity\n"), []);
+        assert_eq!(times(&[0xff, b'[', 0, b'\n']), []);
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2048)) {
-            of_console(&bytes, None, at(0));
+            of_console(&bytes, known(None, Some(1)));
         }
 
         #[test]
         fn any_stamp_is_read(stamp in "[0-9eE.+-]{1,30}") {
-            of_console(format!("[{stamp}] m8trx-bootstrap: step 1/7 identity\n").as_bytes(), Some(at(0)), at(0));
+            let console = format!("[{stamp}] m8trx-bootstrap: step 1/7 identity\n[{stamp}] m8trx-bootstrap: first heartbeat accepted\n");
+            of_console(console.as_bytes(), known(Some(0), None));
         }
     }
 }

@@ -1,14 +1,12 @@
 //! What a smoke run comes to: the verdict, the JSON result, the report.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::super::execution::step_failure;
-use super::super::onboarding::stdout_failed;
+use super::result::{Beat, Called, Smoked, StepLine, stdout};
 use super::{SmokeArgs, cleanup_command, unwritable};
 use crate::customer::CustomerId;
 use crate::plan::runner::millis;
@@ -19,8 +17,8 @@ use crate::smoke::removal::Removed;
 use crate::smoke::report::{self, Finding, Page, Verdict};
 use crate::smoke::timeline::{self, Timeline};
 use crate::steps::{Context, Mark};
+use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
-use crate::terminal::{Terminal, text};
 
 /// A timeline that the listener of events writes and the report reads.
 #[derive(Clone, Default)]
@@ -268,9 +266,12 @@ impl Run {
         let context = &self.context;
         let made = self.made.read();
         let heartbeat = context.found.heartbeat.get();
-        let launched = made.end_of("host").unwrap_or(self.began);
-        let console = self.findings.console();
-        let host = timeline::of_console(&console, heartbeat.map(|beat| beat.ts), launched);
+        let known = timeline::Known {
+            launched: made.end_of("host").unwrap_or(self.began),
+            heartbeat: heartbeat.map(|beat| beat.ts),
+            failed: made.end_of("first-heartbeat"),
+        };
+        let (host, placed) = timeline::of_console(&self.findings.console(), known);
         let gone = |item: &Item| match &self.removed {
             None => "kept",
             Some(removed) if removed.left.iter().any(|left| left.id == item.id) => "left behind",
@@ -303,7 +304,7 @@ impl Run {
                 format!("{} at {}", call.tool_name, call.ts),
             ));
         }
-        let known = [
+        let secrets = [
             context
                 .found
                 .brain_key
@@ -332,7 +333,7 @@ impl Run {
             }),
             made: made.spans().to_vec(),
             host,
-            host_is_placed_by_launch: heartbeat.is_none(),
+            placed,
             removed: self.unmade.read().spans().to_vec(),
             resources: self
                 .items
@@ -344,7 +345,7 @@ impl Run {
                 .as_ref()
                 .map_or(Vec::new(), |r| r.notes.clone()),
             facts,
-            secrets: known.into_iter().flatten().map(Into::into).collect(),
+            secrets: secrets.into_iter().flatten().map(Into::into).collect(),
         }
     }
 }
@@ -353,7 +354,7 @@ fn since(began: Timestamp) -> u64 {
     u64::try_from(Timestamp::now().duration_since(began).as_millis()).unwrap_or(0)
 }
 
-fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> Option<Failure> {
+pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> Option<Failure> {
     let left: Vec<String> = removed.left.iter().map(ToString::to_string).collect();
     let mut failure = match removed.failure.take() {
         Some((step, error)) => step_failure(error).within(format!(
@@ -367,111 +368,4 @@ fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> Option<Failu
     };
     failure.evidence.extend(left);
     Some(failure.hint(format!("finish it with: {}", cleanup_command(customer))))
-}
-
-/// Writes a result to stdout.
-pub(super) fn stdout(
-    terminal: &Terminal,
-    result: &(impl Serialize + fmt::Display),
-) -> Result<(), Failure> {
-    terminal.result(result).map_err(stdout_failed)
-}
-
-/// The result of a run that proved what it should.
-#[derive(Debug, Serialize)]
-struct Smoked {
-    schema: &'static str,
-    customer: CustomerId,
-    run: String,
-    instance_id: String,
-    instance_hostname: String,
-    heartbeat: Beat,
-    tool_call: Option<Called>,
-    steps: Vec<StepLine>,
-    removed: Vec<String>,
-    kept: Vec<Item>,
-    notes: Vec<String>,
-    elapsed_ms: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Beat {
-    hostname: String,
-    ts: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct Called {
-    tool_name: String,
-    ts: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct StepLine {
-    name: &'static str,
-    outcome: &'static str,
-    elapsed_ms: u64,
-}
-
-impl fmt::Display for Smoked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let took = text::duration(std::time::Duration::from_millis(self.elapsed_ms));
-        write!(
-            f,
-            "smoke passed: {} reported as {} at {}",
-            self.instance_id, self.heartbeat.hostname, self.heartbeat.ts
-        )?;
-        match self.kept.len() {
-            0 => write!(f, "; everything is removed again, after {took}"),
-            count => write!(f, "; {count} things are kept, after {took}"),
-        }
-    }
-}
-
-/// The result of `--cleanup`.
-#[derive(Debug, Serialize)]
-pub(super) struct Cleaned {
-    schema: &'static str,
-    customer: CustomerId,
-    runs: Vec<String>,
-    removed: Vec<String>,
-    notes: Vec<String>,
-}
-
-impl Cleaned {
-    pub(super) fn new(customer: &CustomerId) -> Self {
-        Self {
-            schema: "m8trx.smoke-cleanup/1",
-            customer: customer.clone(),
-            runs: Vec::new(),
-            removed: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    pub(super) fn add(&mut self, mark: &Mark, mut removed: Removed) -> Result<(), Failure> {
-        if let Some(failure) = removal_failure(&self.customer, &mut removed) {
-            return Err(failure);
-        }
-        self.runs.push(mark.value.clone());
-        self.removed.append(&mut removed.removed);
-        self.notes.append(&mut removed.notes);
-        Ok(())
-    }
-}
-
-impl fmt::Display for Cleaned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.runs.is_empty() {
-            return write!(
-                f,
-                "nothing to remove: no smoke run of {} left anything",
-                self.customer
-            );
-        }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        write!(f, "removed: {}", self.removed.join(", "))
-    }
 }

@@ -31,7 +31,7 @@ fn page(text: &str) -> Page {
         }),
         made: vec![span(text, 0, 1000, End::Done, text)],
         host: vec![span(text, 1000, 3000, End::Failed, text)],
-        host_is_placed_by_launch: true,
+        placed: Placed::ByLaunch,
         removed: vec![span(text, 3000, 4000, End::Open, text)],
         resources: vec![(s(), s(), "removed")],
         notes: vec![s()],
