@@ -163,6 +163,9 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         error @ StepError::NoToolCall { .. } => Failure::new(Kind::NoHeartbeat, &error).hint(
             "the events come from software that others install on the host: start an agent there while the command waits, or leave --expect-tool-call out",
         ),
+        error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
+            "another machine reports with this customer's key: find it by that name, and mint a new key",
+        ),
         StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }
 }

@@ -202,15 +202,12 @@ impl Step for Hostname {
             .hostname
             .set((beat.hostname.clone(), expected.clone()));
         if !same_host(&beat.hostname, &expected) {
-            return Err(heartbeat.failed(
-                &launched.id,
-                format!(
-                    "the brain has a heartbeat of `{}`, and the instance is `{expected}`",
-                    beat.hostname.escape_debug()
-                ),
-                Vec::new(),
-                "another machine reports with this customer's key: find it by that name, and mint a new key".to_owned(),
-            ));
+            return Err(StepError::OtherHost {
+                customer: context.customer.to_string(),
+                instance_id: launched.id.clone(),
+                reported: beat.hostname,
+                expected,
+            });
         }
         Ok(Outcome::Arrived(format!(
             "{} is {expected}",

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::Context;
 use super::host::Host;
-use crate::aws::ec2;
+use crate::aws::ec2_network;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 
 /// How often deleting is tried again, two seconds apart, while an ended instance still holds the group.
@@ -38,7 +38,7 @@ pub(super) async fn resolve_vpc(context: &Context) -> Result<String, StepError> 
 }
 
 impl SecurityGroup {
-    fn check_owner(&self, group: &ec2::SecurityGroup) -> Result<(), StepError> {
+    fn check_owner(&self, group: &ec2_network::SecurityGroup) -> Result<(), StepError> {
         match &group.customer {
             Some(owner) if owner == self.0.customer.as_str() => Ok(()),
             owner => Err(StepError::Precondition {

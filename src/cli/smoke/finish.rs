@@ -134,32 +134,27 @@ impl Run {
         Some((None, removal_failure(&customer, removed)?))
     }
 
-    /// The hints of a failed host speak of a host that is kept. Where it is not, they say how to keep it.
+    /// What to do, as it stands after the removal: a hint that speaks of a host that is kept holds with `--keep` only.
     fn after_removal(&self, failure: Failure, removed_all: bool) -> Failure {
         let customer = &self.context.customer;
-        if self.keep {
-            let hint = failure
-                .hint
-                .clone()
-                .map_or(String::new(), |hint| format!("{hint}. "));
-            return failure.hint(format!(
-                "{hint}Everything is kept; remove it with: {}",
-                cleanup_command(customer)
-            ));
-        }
-        if !removed_all {
-            return failure.hint(format!(
-                "not everything could be removed; finish it with: {}",
-                cleanup_command(customer)
-            ));
-        }
-        match failure.kind {
-            Kind::HostFailed | Kind::NoHeartbeat => failure.hint(format!(
-                "everything this run made is removed again; to look at the host: m8trx smoke --keep --customer {customer}, and --cleanup after that"
-            )),
-            Kind::Interrupted => failure.hint("everything this run made is removed again"),
-            _ => failure,
-        }
+        let cleanup = cleanup_command(customer);
+        let before = failure.hint.clone();
+        let before = before.filter(|hint| self.keep || !hint.starts_with("the host is kept"));
+        let after = if self.keep {
+            format!("everything is kept; remove it with: {cleanup}")
+        } else if !removed_all {
+            format!("not everything could be removed; finish it with: {cleanup}")
+        } else if failure.kind == Kind::HostFailed || failure.kind == Kind::NoHeartbeat {
+            format!(
+                "everything this run made is removed again; to look at a host that fails so: m8trx smoke --keep --customer {customer}"
+            )
+        } else {
+            "everything this run made is removed again".to_owned()
+        };
+        failure.hint(match before {
+            Some(before) => format!("{before}; {after}"),
+            None => after,
+        })
     }
 
     /// Writes the report and the result, or tells what failed.
