@@ -82,7 +82,8 @@ impl Trial {
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     }
 
-    async fn mint(&self) -> String {
+    /// A key of the customer and the brain's id of it.
+    async fn mint(&self) -> (String, String) {
         let answer = self
             .http
             .post(format!("{}/v1/keys", self.brain_url()))
@@ -93,16 +94,43 @@ impl Trial {
             .unwrap();
         assert_eq!(answer.status(), 201);
         let answer: serde_json::Value = answer.json().await.unwrap();
-        answer["key"].as_str().unwrap().to_owned()
+        let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+        (text("key"), text("id"))
+    }
+
+    async fn revoke(&self, key_id: &str) {
+        let answer = self
+            .http
+            .delete(format!("{}/v1/keys/{key_id}", self.brain_url()))
+            .bearer_auth(self.file("M8TRX_BRAIN_ADMIN_TOKEN_FILE"))
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    async fn overwrite(&self, name: &str, value: &str) {
+        let ssm = aws_sdk_ssm::Client::new(&self.config);
+        let put = ssm.put_parameter().name(name).value(value).overwrite(true);
+        put.r#type(ParameterType::SecureString)
+            .send()
+            .await
+            .unwrap();
     }
 
     /// Everything up to the launch, and the launch; gives the brain key and the instance.
     async fn onboard(&self) -> (String, String) {
-        let brain_key = self.mint().await;
+        let (brain_key, _) = self.mint().await;
+        let id = self.launch(&brain_key, BOOTSTRAP_SH).await;
+        (brain_key, id)
+    }
+
+    /// Everything but the brain key, up to a launch with this user-data; gives the instance.
+    async fn launch(&self, brain_key: &str, user_data: &str) -> String {
         let ssm = aws_sdk_ssm::Client::new(&self.config);
         for (name, text) in [
             ("/m8trx/brain-url", self.brain_url()),
-            ("/m8trx/cust_acme/brain-key", brain_key.clone()),
+            ("/m8trx/cust_acme/brain-key", brain_key.to_owned()),
             (
                 "/m8trx/cust_acme/tailscale-auth-key",
                 self.file("M8TRX_TAILSCALE_KEY_FILE"),
@@ -143,7 +171,7 @@ impl Trial {
             .instance_type(InstanceType::T3Small)
             .min_count(1)
             .max_count(1)
-            .user_data(BASE64_STANDARD.encode(BOOTSTRAP_SH))
+            .user_data(BASE64_STANDARD.encode(user_data))
             .iam_instance_profile(
                 IamInstanceProfileSpecification::builder()
                     .name(NAME)
@@ -164,8 +192,7 @@ impl Trial {
             .send()
             .await
             .unwrap();
-        let id = launched.instances()[0].instance_id().unwrap();
-        (brain_key, id.to_owned())
+        launched.instances()[0].instance_id().unwrap().to_owned()
     }
 
     async fn heartbeats(&self, brain_key: &str) -> Vec<serde_json::Value> {
@@ -289,6 +316,46 @@ async fn user_data_runs_and_its_heartbeat_arrives() {
     trial.sandbox.stop().await;
     let stage = Path::new(&key_file).parent().unwrap();
     assert!(!stage.exists(), "the stage is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_follows_a_rotated_key_and_a_moved_brain() {
+    let trial = Trial::start(&[]).await;
+    let (old_key, old_id) = trial.mint().await;
+    // The timer beats every five minutes; here the same service is started every two seconds, slower than systemd's limit,
+    // and what it says is shown.
+    let beating = format!(
+        "{BOOTSTRAP_SH}
+while sleep 2.1; do
+  systemctl start m8trx-brain-heartbeat.service
+  journalctl -u m8trx-brain-heartbeat.service -n 5 --no-pager -o cat | sed -nE 's/^(accepted|SSM|no heartbeat)/beat: \\1/p'
+done
+"
+    );
+    let id = trial.launch(&old_key, &beating).await;
+    let old_url = trial.brain_url();
+    trial
+        .console_until(&id, &format!("beat: accepted by {old_url}"))
+        .await;
+
+    let (new_key, _) = trial.mint().await;
+    let new_url = old_url.replace("127.0.0.1", "localhost");
+    trial
+        .overwrite("/m8trx/cust_acme/brain-key", &new_key)
+        .await;
+    trial.overwrite("/m8trx/brain-url", &new_url).await;
+    trial.revoke(&old_id).await;
+    let console = trial
+        .console_until(&id, &format!("beat: accepted by {new_url}"))
+        .await;
+    assert!(
+        console.contains("beat: SSM holds a newer URL or key: brain.env rewritten"),
+        "{console}"
+    );
+    assert!(!console.contains(&new_key) && !console.contains(&old_key));
+    let heartbeat = &trial.heartbeats(&new_key).await[0];
+    assert_eq!(heartbeat["customer_id"], "cust_acme");
+    trial.sandbox.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,7 +55,8 @@ customer_tag() { local name=${1#cust_}; echo "tag:m8trx-cust-${name//_/-}"; }
 
 apt_get() {
   local status=0
-  apt-get -qq -y -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any "$@" 2>&1 | tee "$scratch/apt" || status=$?
+  apt-get -qq -y -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any -o Acquire::Languages=none "$@" 2>&1 |
+    tee "$scratch/apt" || status=$?
   apt_error=$(sed -n '/^E: /{s///p;q}' "$scratch/apt")
   return "$status"
 }
@@ -129,7 +130,8 @@ step_packages() {
   put_file /etc/apt/apt.conf.d/90m8trx 0644 <<<$'DPkg::Lock::Timeout "300";\nAcquire::Retries "3";'
   [[ -s /etc/ssl/certs/ca-certificates.crt ]] || apt_install ca-certificates
   command -v tailscale >/dev/null || start download fetch https://tailscale.com/install.sh "$scratch/install.sh"
-  command -v aws >/dev/null || apt_install awscli || install_aws_cli
+  # Its recommendations are thirty packages of fonts and image formats.
+  command -v aws >/dev/null || apt_install --no-install-recommends awscli || install_aws_cli
 }
 
 # Tries for two minutes, since IAM is eventually consistent; a missing parameter fails at once.

@@ -93,7 +93,8 @@ impl FromStr for BrainUrl {
                 || matches!(c, '.' | '-' | ':')
                 || (is_ipv6 && matches!(c, '[' | ']'))
         };
-        if !authority.chars().all(in_authority) || authority.ends_with(':') {
+        if !authority.chars().all(in_authority) || authority.is_empty() || authority.ends_with(':')
+        {
             return Err(InvalidBrainUrl::Part(
                 "host",
                 "letters, digits, `.` and `-`",
@@ -164,6 +165,8 @@ mod tests {
             ("http://", "not a URL"),
             ("http://user:hunter2@brain", "no user or password"),
             ("http://brain?x=1", "no `?` or `#`"),
+            // The parser of URLs forgives a third slash; the host's does not.
+            ("http:///brain", "the host"),
             ("http://brain/{{x}}", "'{'"),
             ("http://brain/$(id)", "'$'"),
             ("http://brain/a b", "' '"),

@@ -13,7 +13,7 @@ pub enum Kind {
     Other,
     /// The command line.
     Usage,
-    /// Credentials, configuration or bad input; nothing was changed.
+    /// Credentials, configuration or bad input.
     Precondition,
     /// AWS, the brain or Tailscale refused.
     Refused,
@@ -46,7 +46,7 @@ Exit codes:
   0    done
   1    another failure
   2    usage
-  3    a precondition does not hold (credentials, configuration, bad input); nothing was changed
+  3    a precondition does not hold (credentials, configuration, bad input)
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for

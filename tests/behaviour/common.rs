@@ -160,12 +160,15 @@ impl Started {
 /// `m8trx sandbox up`, ended when dropped.
 pub struct RunningSandbox {
     child: Child,
+    // Its working folder, until it has ended.
+    _surroundings: Surroundings,
     pub environment: BTreeMap<String, String>,
 }
 
 impl RunningSandbox {
     pub fn up() -> Self {
-        let mut child = Surroundings::new()
+        let surroundings = Surroundings::new();
+        let mut child = surroundings
             .command(M8TRX)
             .args(["sandbox", "up", "--output", "json"])
             .stdout(Stdio::piped())
@@ -184,7 +187,11 @@ impl RunningSandbox {
             .iter()
             .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
             .collect();
-        Self { child, environment }
+        Self {
+            child,
+            _surroundings: surroundings,
+            environment,
+        }
     }
 
     pub fn id(&self) -> u32 {

@@ -19,10 +19,12 @@ struct Session {
     child: Child,
     screen: File,
     seen: String,
+    // The command's home, until it has ended.
+    _surroundings: Surroundings,
 }
 
 impl Session {
-    fn start(surroundings: &Surroundings, arguments: &[&str]) -> Self {
+    fn start(surroundings: Surroundings, arguments: &[&str]) -> Self {
         let size = nix::pty::Winsize {
             ws_row: 50,
             ws_col: 120,
@@ -46,6 +48,7 @@ impl Session {
             child,
             screen: File::from(pty.master),
             seen: String::new(),
+            _surroundings: surroundings,
         }
     }
 
@@ -106,7 +109,7 @@ impl Session {
 
 #[test]
 fn it_asks_shows_the_plan_and_moves() {
-    let mut session = Session::start(&Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
+    let mut session = Session::start(Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
     session.expect("The brain's URL");
     session.type_in("\r");
     session.expect("Tailscale auth key");
@@ -122,7 +125,7 @@ fn it_asks_shows_the_plan_and_moves() {
 
 #[test]
 fn no_is_an_answer_and_changes_nothing() {
-    let mut session = Session::start(&Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
+    let mut session = Session::start(Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
     session.expect("The brain's URL");
     session.type_in("\r");
     session.expect("Tailscale auth key");
@@ -136,7 +139,7 @@ fn no_is_an_answer_and_changes_nothing() {
 
 #[test]
 fn a_key_of_the_wrong_kind_is_asked_for_again_and_never_shown() {
-    let mut session = Session::start(&Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
+    let mut session = Session::start(Surroundings::new(), &["onboard", "cust_acme", "--sandbox"]);
     session.expect("The brain's URL");
     session.type_in("\r");
     session.expect("Tailscale auth key");
@@ -154,7 +157,7 @@ fn no_colour_means_plain_lines() {
     let mut surroundings = Surroundings::new();
     surroundings.set("NO_COLOR", "1");
     let mut session = Session::start(
-        &surroundings,
+        surroundings,
         &["onboard", "cust_acme", "--sandbox", "--yes"],
     );
     session.expect("cust_acme is connected");

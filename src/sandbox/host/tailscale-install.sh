@@ -9,6 +9,7 @@ main() {
 		echo "This installer needs to run commands as root." >&2
 		exit 1
 	fi
+	# shellcheck source=/dev/null
 	. /etc/os-release
 	if [ "${ID:-}" != ubuntu ] && [ "${ID:-}" != debian ]; then
 		echo "Couldn't determine what kind of Linux is running." >&2
