@@ -147,6 +147,72 @@ fn cleanup_takes_what_is_marked_and_leaves_the_rest_of_the_same_customer() {
     }
 }
 
+/// `POST`s JSON to the sandbox's brain.
+fn post(sandbox: &RunningSandbox, path: &str, bearer: &str, body: &Value) -> Value {
+    let answer = ended(
+        std::process::Command::new("curl")
+            .args(["-qfsS", "--noproxy", "*"])
+            .args(["-H", "Content-Type: application/json"])
+            .args(["-H", &format!("Authorization: Bearer {bearer}")])
+            .args(["-d", &body.to_string()])
+            .arg(format!("{}{path}", sandbox.environment["M8TRX_BRAIN_URL"])),
+    );
+    answer.assert_code(0);
+    serde_json::from_str(&answer.stdout).unwrap_or(Value::Null)
+}
+
+#[test]
+fn what_somebody_else_makes_meanwhile_is_told_and_stays() {
+    let sandbox = RunningSandbox::up();
+    let surroundings = Surroundings::of(&sandbox);
+    let mut run = surroundings.start(&["smoke", "--yes", "--expect-tool-call"]);
+    assert!(run.read_until(|line| line.starts_with("tool-call: waiting")));
+    let image = aws(
+        &surroundings,
+        "ssm get-parameter --name /aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id",
+    );
+    let launched = aws(
+        &surroundings,
+        &format!(
+            "ec2 run-instances --image-id {} --instance-type t3.small \
+             --tag-specifications 'ResourceType=instance,Tags=[{{Key=Customer,Value=cust_b4_smoke}}]'",
+            image["Parameter"]["Value"].as_str().unwrap()
+        ),
+    );
+    let stranger = launched["Instances"][0]["InstanceId"].as_str().unwrap();
+    // Now the run may come to its end.
+    let token = std::fs::read_to_string(&sandbox.environment["M8TRX_BRAIN_ADMIN_TOKEN_FILE"]);
+    let minted = post(
+        &sandbox,
+        "/v1/keys",
+        token.unwrap().trim(),
+        &json!({"customer_id": "cust_b4_smoke", "label": "an agent"}),
+    );
+    let event = json!({
+        "event_type": "tool_call",
+        "ts": jiff::Timestamp::now().to_string(),
+        "payload": {"tool_name": "bash", "input_bytes": 1, "output_bytes": 2},
+    });
+    post(
+        &sandbox,
+        "/v1/events",
+        minted["key"].as_str().unwrap(),
+        &event,
+    );
+    let ended = run.end();
+    ended.assert_code(3);
+    assert!(ended.stderr.contains("it proves nothing"), "{ended:?}");
+    assert!(
+        ended.stderr.contains(&format!("| host {stranger}")),
+        "{ended:?}"
+    );
+    let left = everything(&surroundings);
+    assert_eq!(left[0], ("hosts", json!([stranger])));
+    for (what, of_the_run) in &left[2..] {
+        assert_eq!(*of_the_run, json!([]), "{what}");
+    }
+}
+
 #[test]
 fn in_moto_it_removes_all_that_it_made() {
     let moto = Moto::start();
