@@ -10,5 +10,6 @@ pub mod customer;
 pub mod plan;
 pub mod sandbox;
 pub mod secret;
+pub mod smoke;
 pub mod steps;
 pub mod terminal;

@@ -1,4 +1,4 @@
-//! Instances, images, networks and security groups, as far as a customer host needs them.
+//! Instances and images, as far as a customer host needs them.
 
 use aws_sdk_ec2::types::{
     ArchitectureType, Filter, InstanceMetadataTagsState, ResourceType, Tag, TagSpecification,
@@ -36,6 +36,8 @@ pub struct Instance {
     pub client_token: Option<String>,
     /// The value of its `Customer` tag.
     pub customer: Option<String>,
+    /// All its tags.
+    pub tags: Vec<(String, String)>,
 }
 
 impl Instance {
@@ -60,18 +62,7 @@ pub struct Image {
     pub name: Option<String>,
 }
 
-/// A security group as it stands.
-#[derive(Debug, Clone)]
-pub struct SecurityGroup {
-    /// `sg-…`.
-    pub id: String,
-    /// The value of its `Customer` tag.
-    pub customer: Option<String>,
-    /// What it lets in, as EC2's own structures, to be able to revoke just that.
-    pub ingress: Vec<aws_sdk_ec2::types::IpPermission>,
-}
-
-fn filter(name: &str, values: &[&str]) -> Filter {
+pub(super) fn filter(name: &str, values: &[&str]) -> Filter {
     Filter::builder()
         .name(name)
         .set_values(Some(values.iter().map(|v| (*v).to_owned()).collect()))
@@ -90,10 +81,16 @@ pub(super) fn tag_specification(kind: ResourceType, tags: &[(&str, &str)]) -> Ta
         .build()
 }
 
-fn tag<'t>(tags: &'t [Tag], key: &str) -> Option<&'t str> {
+pub(super) fn tag<'t>(tags: &'t [Tag], key: &str) -> Option<&'t str> {
     tags.iter()
         .find(|tag| tag.key() == Some(key))
         .and_then(Tag::value)
+}
+
+pub(super) fn tags_of(tags: &[Tag]) -> Vec<(String, String)> {
+    tags.iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+        .collect()
 }
 
 pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
@@ -127,6 +124,7 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
             .map(str::to_owned),
         client_token: instance.client_token().map(str::to_owned),
         customer: tag(instance.tags(), CUSTOMER_TAG_KEY).map(str::to_owned),
+        tags: tags_of(instance.tags()),
     })
 }
 
@@ -323,153 +321,5 @@ impl Aws {
             .map(ArchitectureType::as_str)
             .map(str::to_owned)
             .collect())
-    }
-
-    /// The VPC of a subnet; `None` when there is no such subnet.
-    pub async fn subnet_vpc(&self, subnet: &str) -> Result<Option<String>, AwsError> {
-        let answer = match self.ec2.describe_subnets().subnet_ids(subnet).send().await {
-            Ok(answer) => answer,
-            Err(error)
-                if error
-                    .as_service_error()
-                    .and_then(|e| e.code())
-                    .is_some_and(|code| code.starts_with("InvalidSubnetID")) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(self.ec2_error("DescribeSubnets", error).about(subnet)),
-        };
-        Ok(answer
-            .subnets()
-            .first()
-            .and_then(|subnet| subnet.vpc_id())
-            .map(str::to_owned))
-    }
-
-    /// The region's default VPC.
-    pub async fn default_vpc(&self) -> Result<Option<String>, AwsError> {
-        let answer = self
-            .ec2
-            .describe_vpcs()
-            .filters(filter("is-default", &["true"]))
-            .send()
-            .await
-            .map_err(|e| self.ec2_error("DescribeVpcs", e))?;
-        Ok(answer
-            .vpcs()
-            .first()
-            .and_then(|vpc| vpc.vpc_id())
-            .map(str::to_owned))
-    }
-
-    /// Reads a security group of a VPC by its name.
-    pub async fn security_group(
-        &self,
-        vpc: &str,
-        name: &str,
-    ) -> Result<Option<SecurityGroup>, AwsError> {
-        let answer = self
-            .ec2
-            .describe_security_groups()
-            .filters(filter("group-name", &[name]))
-            .filters(filter("vpc-id", &[vpc]))
-            .send()
-            .await
-            .map_err(|e| self.ec2_error("DescribeSecurityGroups", e).about(name))?;
-        Ok(answer.security_groups().first().map(|group| SecurityGroup {
-            id: group.group_id().unwrap_or_default().to_owned(),
-            customer: tag(group.tags(), CUSTOMER_TAG_KEY).map(str::to_owned),
-            ingress: group.ip_permissions().to_vec(),
-        }))
-    }
-
-    /// Every security group of a name tagged for a customer, in whatever VPC.
-    pub async fn customer_security_groups(
-        &self,
-        customer: &CustomerId,
-        name: &str,
-    ) -> Result<Vec<String>, AwsError> {
-        let answer = self
-            .ec2
-            .describe_security_groups()
-            .filters(filter("group-name", &[name]))
-            .filters(filter(
-                &format!("tag:{CUSTOMER_TAG_KEY}"),
-                &[customer.as_str()],
-            ))
-            .send()
-            .await
-            .map_err(|e| self.ec2_error("DescribeSecurityGroups", e).about(name))?;
-        Ok(answer
-            .security_groups()
-            .iter()
-            .filter_map(|group| group.group_id().map(str::to_owned))
-            .collect())
-    }
-
-    /// Creates a security group: nothing may come in, everything may go out. `None` when the name is taken.
-    pub async fn create_security_group(
-        &self,
-        vpc: &str,
-        name: &str,
-        tags: &[(&str, &str)],
-    ) -> Result<Option<String>, AwsError> {
-        let answer = self
-            .ec2
-            .create_security_group()
-            .group_name(name)
-            .description("m8trx customer host: nothing comes in")
-            .vpc_id(vpc)
-            .tag_specifications(tag_specification(ResourceType::SecurityGroup, tags))
-            .send()
-            .await;
-        match answer {
-            Ok(answer) => match answer.group_id() {
-                Some(id) => Ok(Some(id.to_owned())),
-                None => Err(AwsError::incomplete(
-                    "ec2",
-                    "CreateSecurityGroup",
-                    &self.region,
-                    "group id",
-                )
-                .about(name)),
-            },
-            Err(error)
-                if error.as_service_error().and_then(|e| e.code())
-                    == Some("InvalidGroup.Duplicate") =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(self.ec2_error("CreateSecurityGroup", error).about(name)),
-        }
-    }
-
-    /// Takes back what a security group lets in.
-    pub async fn revoke_ingress(&self, group: &SecurityGroup) -> Result<(), AwsError> {
-        self.ec2
-            .revoke_security_group_ingress()
-            .group_id(&group.id)
-            .set_ip_permissions(Some(group.ingress.clone()))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|e| {
-                self.ec2_error("RevokeSecurityGroupIngress", e)
-                    .about(&group.id)
-            })
-    }
-
-    /// Deletes a security group; `false` when there was none. `DependencyViolation` while an instance uses it.
-    pub async fn delete_security_group(&self, id: &str) -> Result<bool, AwsError> {
-        match self.ec2.delete_security_group().group_id(id).send().await {
-            Ok(_) => Ok(true),
-            Err(error)
-                if error.as_service_error().and_then(|e| e.code())
-                    == Some("InvalidGroup.NotFound") =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(self.ec2_error("DeleteSecurityGroup", error).about(id)),
-        }
     }
 }

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod ec2;
 pub mod ec2_launch;
+pub mod ec2_network;
 pub mod error;
 pub mod iam;
 pub mod ssm;

@@ -1,6 +1,6 @@
 //! Parameters in AWS Systems Manager Parameter Store.
 
-use aws_sdk_ssm::types::{ParameterType, ResourceTypeForTagging, Tag};
+use aws_sdk_ssm::types::{ParameterStringFilter, ParameterType, ResourceTypeForTagging, Tag};
 use jiff::Timestamp;
 
 use super::{Aws, AwsError};
@@ -185,21 +185,84 @@ impl Aws {
         Ok(answer.version())
     }
 
-    /// The value of one tag of a parameter.
-    pub async fn parameter_tag(&self, name: &str, key: &str) -> Result<Option<String>, AwsError> {
+    /// The tags of a parameter; `None` when there is none of this name.
+    pub async fn parameter_tags(
+        &self,
+        name: &str,
+    ) -> Result<Option<Vec<(String, String)>>, AwsError> {
         let answer = self
             .ssm
             .list_tags_for_resource()
             .resource_type(ResourceTypeForTagging::Parameter)
             .resource_id(name)
             .send()
+            .await;
+        match answer {
+            Ok(answer) => Ok(Some(
+                answer
+                    .tag_list()
+                    .iter()
+                    .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))
+                    .collect(),
+            )),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_invalid_resource_id()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.ssm_error("ListTagsForResource", error).about(name)),
+        }
+    }
+
+    /// The value of one tag of a parameter; `None` also when there is no such parameter.
+    pub async fn parameter_tag(&self, name: &str, key: &str) -> Result<Option<String>, AwsError> {
+        Ok(self
+            .parameter_tags(name)
+            .await?
+            .into_iter()
+            .flatten()
+            .find_map(|(found, value)| (found == key).then_some(value)))
+    }
+
+    /// Takes a tag off a parameter.
+    pub async fn untag_parameter(&self, name: &str, key: &str) -> Result<(), AwsError> {
+        self.ssm
+            .remove_tags_from_resource()
+            .resource_type(ResourceTypeForTagging::Parameter)
+            .resource_id(name)
+            .tag_keys(key)
+            .send()
             .await
-            .map_err(|e| self.ssm_error("ListTagsForResource", e).about(name))?;
-        Ok(answer
-            .tag_list()
-            .iter()
-            .find(|tag| tag.key() == key)
-            .map(|tag| tag.value().to_owned()))
+            .map(drop)
+            .map_err(|e| self.ssm_error("RemoveTagsFromResource", e).about(name))
+    }
+
+    /// The names of all parameters beneath a path, at any depth, without their values.
+    pub async fn parameter_names(&self, path: &str) -> Result<Vec<String>, AwsError> {
+        let beneath = ParameterStringFilter::builder()
+            .key("Path")
+            .option("Recursive")
+            .values(path)
+            .build()
+            .expect("the key is set");
+        let mut pages = self
+            .ssm
+            .describe_parameters()
+            .parameter_filters(beneath)
+            .into_paginator()
+            .send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(path))?;
+            names.extend(
+                page.parameters()
+                    .iter()
+                    .filter_map(|parameter| parameter.name().map(str::to_owned)),
+            );
+        }
+        Ok(names)
     }
 
     /// Deletes a parameter; `false` when there was none.

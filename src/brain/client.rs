@@ -6,12 +6,19 @@ use jiff::Timestamp;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
-use super::{BrainError, BrainUrl, Heartbeat};
+use super::{BrainError, BrainUrl, Heartbeat, ToolCall};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
 
 /// Longest part of a brain's error text that is shown.
 const MAX_MESSAGE_LENGTH: usize = 300;
+
+/// Everything but RFC 3986's unreserved characters: a server need not take `%5F` for `_`.
+const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A client of one brain.
 #[derive(Debug, Clone)]
@@ -51,6 +58,13 @@ struct EventRecord {
     ts: Timestamp,
     #[serde(default)]
     payload: serde_json::Value,
+}
+
+impl EventRecord {
+    fn text(&self, field: &str) -> String {
+        let value = self.payload.get(field).and_then(|value| value.as_str());
+        value.unwrap_or_default().to_owned()
+    }
 }
 
 #[derive(Deserialize)]
@@ -180,9 +194,37 @@ impl Brain {
         key: &BrainKey,
         since: Timestamp,
     ) -> Result<Option<Heartbeat>, BrainError> {
+        let event = self.latest("heartbeat", customer, key, since).await?;
+        Ok(event.map(|event| Heartbeat {
+            hostname: event.text("hostname"),
+            ts: event.ts,
+        }))
+    }
+
+    /// The customer's newest call of a tool at or after `since`, asked with the customer's own key.
+    pub async fn latest_tool_call(
+        &self,
+        customer: &CustomerId,
+        key: &BrainKey,
+        since: Timestamp,
+    ) -> Result<Option<ToolCall>, BrainError> {
+        let event = self.latest("tool_call", customer, key, since).await?;
+        Ok(event.map(|event| ToolCall {
+            tool_name: event.text("tool_name"),
+            ts: event.ts,
+        }))
+    }
+
+    async fn latest(
+        &self,
+        event_type: &'static str,
+        customer: &CustomerId,
+        key: &BrainKey,
+        since: Timestamp,
+    ) -> Result<Option<EventRecord>, BrainError> {
         const REQUEST: &str = "GET /v1/events";
         let query = [
-            ("event_type", "heartbeat".to_owned()),
+            ("event_type", event_type.to_owned()),
             ("since", since.to_string()),
             ("limit", "1".to_owned()),
         ];
@@ -224,15 +266,7 @@ impl Brain {
         if event.ts < since {
             return Ok(None);
         }
-        Ok(Some(Heartbeat {
-            hostname: event
-                .payload
-                .get("hostname")
-                .and_then(|name| name.as_str())
-                .unwrap_or_default()
-                .to_owned(),
-            ts: event.ts,
-        }))
+        Ok(Some(event))
     }
 
     /// Mints a key for a customer with the admin token. Not repeated on failure: a lost answer leaves a key behind.
@@ -286,7 +320,7 @@ impl Brain {
     ) -> Result<bool, BrainError> {
         let path = format!(
             "/v1/keys/{}",
-            percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
+            percent_encoding::utf8_percent_encode(id, RESERVED)
         );
         let bearer = Some(admin_token.expose_secret());
         let answer = self.send(Method::DELETE, &path, bearer, &[], None).await?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{BrainError, Heartbeat};
+use super::{BrainError, Heartbeat, ToolCall};
 use crate::customer::CustomerId;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -61,25 +61,45 @@ impl Database {
         customer: &CustomerId,
         since: Timestamp,
     ) -> Result<Option<Heartbeat>, BrainError> {
+        let query = "select coalesce(payload->>'hostname', ''), ts from events \
+                     where customer_id = $1 and event_type = 'heartbeat' and ts >= $2 \
+                     order by ts desc limit 1";
+        let found = self.latest(query, customer, since).await?;
+        Ok(found.map(|(hostname, ts)| Heartbeat { hostname, ts }))
+    }
+
+    /// The customer's newest call of a tool at or after `since`.
+    pub async fn latest_tool_call(
+        &self,
+        customer: &CustomerId,
+        since: Timestamp,
+    ) -> Result<Option<ToolCall>, BrainError> {
+        let query = "select coalesce(payload->>'tool_name', ''), ts from events \
+                     where customer_id = $1 and event_type = 'tool_call' and ts >= $2 \
+                     order by ts desc limit 1";
+        let found = self.latest(query, customer, since).await?;
+        Ok(found.map(|(tool_name, ts)| ToolCall { tool_name, ts }))
+    }
+
+    /// A text and a time, of the one row of a query.
+    async fn latest(
+        &self,
+        query: &str,
+        customer: &CustomerId,
+        since: Timestamp,
+    ) -> Result<Option<(String, Timestamp)>, BrainError> {
         let impossible =
             |e: jiff::Error| BrainError::Database(format!("a time cannot be represented: {e}"));
         let since = SystemTime::try_from(since).map_err(impossible)?;
         let row = self
             .client
-            .query_opt(
-                "select coalesce(payload->>'hostname', ''), ts from events \
-                 where customer_id = $1 and event_type = 'heartbeat' and ts >= $2 \
-                 order by ts desc limit 1",
-                &[&customer.as_str(), &since],
-            )
+            .query_opt(query, &[&customer.as_str(), &since])
             .await
             .map_err(|e| failed(&e))?;
         let Some(row) = row else { return Ok(None) };
         let ts: SystemTime = row.try_get(1).map_err(|e| failed(&e))?;
-        Ok(Some(Heartbeat {
-            hostname: row.try_get(0).map_err(|e| failed(&e))?,
-            ts: Timestamp::try_from(ts).map_err(impossible)?,
-        }))
+        let text = row.try_get(0).map_err(|e| failed(&e))?;
+        Ok(Some((text, Timestamp::try_from(ts).map_err(impossible)?)))
     }
 }
 

@@ -20,3 +20,12 @@ pub struct Heartbeat {
     /// When the brain says it happened.
     pub ts: Timestamp,
 }
+
+/// A call of a tool as the brain recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Which tool; empty where the event does not say.
+    pub tool_name: String,
+    /// When the brain says it happened.
+    pub ts: Timestamp,
+}

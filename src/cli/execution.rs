@@ -1,13 +1,14 @@
 //! Observing and running a plan for a person: progress, journal, Ctrl-C, and what a failure means.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::brain::BrainError;
 use crate::plan::event::PlannedStep;
 use crate::plan::journal::{self, Journal};
-use crate::plan::{Event, Events, Observation, Plan, RunReport, StepError};
+use crate::plan::{Event, Events, Observation, Plan, RunReport, Step, StepError};
 use crate::steps::Context;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
@@ -42,12 +43,37 @@ pub(super) async fn execute(
     context: &Context,
     terminal: &Terminal,
 ) -> RunReport {
-    let (events, mut receiver) = Events::channel();
     let interrupt = CancellationToken::new();
+    let on_interrupt = tokio::spawn(stop_on_interrupt(interrupt.clone(), terminal.clone()));
+    let steps = plan.steps();
+    let report = watched(
+        command,
+        steps,
+        context,
+        terminal,
+        |_| {},
+        async |events| plan.run(observed, &events, &interrupt).await,
+    )
+    .await;
+    on_interrupt.abort();
+    report
+}
+
+/// Shows and records the events of `work`, and gives them to `also`.
+pub(super) async fn watched<T>(
+    command: &'static str,
+    steps: &[Arc<dyn Step>],
+    context: &Context,
+    terminal: &Terminal,
+    mut also: impl FnMut(&Event) + Send + 'static,
+    work: impl AsyncFnOnce(Events) -> T,
+) -> T {
+    let (events, mut receiver) = Events::channel();
     let mut journal = open_journal(command, context, terminal);
     let mut progress = Progress::new(terminal.clone());
     let listener = tokio::spawn(async move {
         while let Some(event) = receiver.recv().await {
+            also(&event);
             progress.event(&event);
             if let Some(open) = &mut journal {
                 // A full disk must not end an onboarding; what is missing shows in the journal itself.
@@ -57,14 +83,12 @@ pub(super) async fn execute(
             }
         }
     });
-    let on_interrupt = tokio::spawn(stop_on_interrupt(interrupt.clone(), terminal.clone()));
     events.send(Event::RunStarted {
         command,
         customer: context.customer.to_string(),
         account: context.aws.account.clone(),
         region: context.aws.region.clone(),
-        steps: plan
-            .steps()
+        steps: steps
             .iter()
             .map(|step| PlannedStep {
                 name: step.name(),
@@ -72,12 +96,10 @@ pub(super) async fn execute(
             })
             .collect(),
     });
-    let report = plan.run(observed, &events, &interrupt).await;
-    on_interrupt.abort();
-    drop(events);
+    let result = work(events).await;
     // The listener ends with the last sender; what it shows must stand before what comes after.
     let _ = listener.await;
-    report
+    result
 }
 
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
@@ -138,6 +160,12 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             );
             Failure::new(Kind::NoHeartbeat, &error).hint(hint)
         }
+        error @ StepError::NoToolCall { .. } => Failure::new(Kind::NoHeartbeat, &error).hint(
+            "the events come from software that others install on the host: start an agent there while the command waits, or leave --expect-tool-call out",
+        ),
+        error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
+            "another machine reports with this customer's key: find it by that name, and mint a new key",
+        ),
         StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }
 }

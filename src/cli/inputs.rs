@@ -37,14 +37,10 @@ impl Given {
             }
             None => None,
         };
-        let admin_token = match &settings.brain.admin_token_file {
-            Some(file) => Some(read_secret(file, "brain's admin token")?),
-            None => None,
-        };
         Ok(Self {
             tailscale_key,
             brain_key,
-            admin_token,
+            admin_token: admin_token(settings)?,
         })
     }
 
@@ -65,6 +61,16 @@ impl Given {
             .is_file()
             .then(|| Mint::Command(DEFAULT_MINT_COMMAND.map(str::to_owned).to_vec()))
     }
+}
+
+/// The brain's admin token, where one is configured.
+pub(super) fn admin_token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
+    settings
+        .brain
+        .admin_token_file
+        .as_ref()
+        .map(|file| read_secret(file, "brain's admin token"))
+        .transpose()
 }
 
 fn tailscale_key(file: &Path) -> Result<TailscaleAuthKey, Failure> {

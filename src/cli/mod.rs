@@ -3,7 +3,9 @@
 mod execution;
 mod inputs;
 pub mod onboard;
+mod onboarding;
 pub mod sandbox;
+pub mod smoke;
 pub mod target;
 pub mod user_data;
 
@@ -78,6 +80,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    Smoke(smoke::SmokeArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

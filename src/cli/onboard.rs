@@ -1,9 +1,7 @@
 //! `m8trx onboard`
 
-use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,16 +9,14 @@ use serde::Serialize;
 
 use super::Global;
 use super::execution::{execute, observe, step_failure};
-use super::inputs::{Given, ask_for_brain_key, brain_url, give_tailscale_key, unusable_brain};
+use super::inputs::{Given, ask_for_brain_key, give_tailscale_key};
+use super::onboarding::{OnboardingArgs, context, plan_document, stdout_failed};
 use super::target::Target;
-use crate::brain::Brain;
-use crate::config::{self, Flags};
 use crate::customer::CustomerId;
 use crate::plan::runner::millis;
-use crate::plan::{Observation, Outcome, Plan, RunReport, StepError};
-use crate::steps::{self, Context, Found};
+use crate::plan::{Outcome, RunReport, StepError};
+use crate::steps::{self, Context};
 use crate::terminal::failure::{Failure, Kind};
-use crate::terminal::plan_table::PlanDocument;
 use crate::terminal::{Terminal, text};
 
 /// Connect a customer: parameters, role, host, up to the host's first heartbeat at the brain.
@@ -33,31 +29,8 @@ pub struct OnboardArgs {
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// The brain's URL, where none is stored yet [env: M8TRX_BRAIN_URL].
-    #[arg(long, value_name = "URL")]
-    brain_url: Option<String>,
-    /// File with the customer's Tailscale auth key; `-` for standard input [env: M8TRX_TAILSCALE_KEY_FILE].
-    #[arg(long, value_name = "FILE")]
-    tailscale_key_file: Option<PathBuf>,
-    /// Command that mints a brain key and prints it; split into words, run without a shell [env: M8TRX_MINT_COMMAND]
-    /// [default: node bin/mint-key.js].
-    #[arg(long, value_name = "COMMAND")]
-    mint_command: Option<String>,
-    /// File with a brain key minted elsewhere; `-` for standard input.
-    #[arg(long, value_name = "FILE", conflicts_with = "mint_command")]
-    brain_key_file: Option<PathBuf>,
-    /// Instance type of a new host [default: t3.small].
-    #[arg(long, value_name = "TYPE")]
-    instance_type: Option<String>,
-    /// Subnet of a new host [default: one of the default VPC].
-    #[arg(long, value_name = "ID")]
-    subnet: Option<String>,
-    /// Image of a new host [default: Ubuntu 22.04 of the region].
-    #[arg(long, value_name = "ID")]
-    ami: Option<String>,
-    /// How long to wait for the first heartbeat, like `90s` or `10m` [default: 15m].
-    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    onboarding: OnboardingArgs,
 }
 
 /// The result of a finished onboarding.
@@ -109,24 +82,7 @@ impl fmt::Display for Onboarded {
 
 /// Runs the command.
 pub async fn run(args: &OnboardArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
-    let flags = Flags {
-        brain_url: args.brain_url.clone(),
-        mint_command: args.mint_command.clone(),
-        brain_key_file: args.brain_key_file.clone(),
-        tailscale_key_file: args.tailscale_key_file.clone(),
-        instance_type: args.instance_type.clone(),
-        subnet: args.subnet.clone(),
-        ami: args.ami.clone(),
-        timeout: args.timeout,
-        ..global.flags()
-    };
-    let from_stdin = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
-    if from_stdin(&args.brain_key_file) && from_stdin(&args.tailscale_key_file) {
-        return Err(Failure::words(
-            Kind::Usage,
-            "--brain-key-file - and --tailscale-key-file - cannot both read standard input",
-        ));
-    }
+    let flags = args.onboarding.flags(global)?;
     let may_go_on = terminal.interactive || args.dry_run || global.yes;
     if !may_go_on {
         return Err(
@@ -146,25 +102,7 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
     // Files are read first: a key of the wrong kind ends the run before AWS is even asked.
     let given = Given::read(settings)?;
     let aws = target.aws(terminal).await?;
-    let url = brain_url(&aws, settings, terminal).await?;
-    let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
-    terminal.say(format!("Brain at {} answers", brain.url()));
-
-    let mut context = Context {
-        customer: customer.clone(),
-        brain,
-        mint: given.mint(settings),
-        admin_token: given.admin_token.clone(),
-        database_url: settings.brain.database_url.clone(),
-        instance_type: settings.instance_type.clone(),
-        subnet: settings.subnet.clone(),
-        ami: settings.ami.clone(),
-        timeout: settings.timeout,
-        tailscale_auth_key: OnceLock::new(),
-        found: Found::default(),
-        aws,
-    };
+    let mut context = context(customer, None, aws, &given, settings, terminal).await?;
     if !args.dry_run {
         ask_for_brain_key(&mut context, terminal).await?;
     }
@@ -201,25 +139,6 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
     }
     let report = execute("onboard", &plan, &observed, &context, terminal).await;
     finish(&context, report, terminal)
-}
-
-fn plan_document(
-    plan: &Plan,
-    observed: &HashMap<&'static str, Observation>,
-    context: &Context,
-    terminal: &Terminal,
-) -> PlanDocument {
-    let document = PlanDocument::new(
-        plan,
-        observed,
-        context.customer.as_str(),
-        &context.aws.account,
-        &context.aws.region,
-    );
-    match terminal.columns() {
-        Some(columns) => document.with_width(columns),
-        None => document,
-    }
 }
 
 /// The result, or what failed with what exists by now and how to go on.
@@ -281,8 +200,4 @@ fn finish(context: &Context, report: RunReport, terminal: &Terminal) -> Result<(
         elapsed_ms: millis(report.elapsed),
     };
     terminal.result(&result).map_err(stdout_failed)
-}
-
-fn stdout_failed(error: std::io::Error) -> Failure {
-    Failure::words(Kind::Other, format!("stdout cannot be written to: {error}"))
 }

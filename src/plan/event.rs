@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 pub enum Event {
     /// The run begins.
     RunStarted {
-        /// `onboard`
+        /// `onboard`, for one.
         command: &'static str,
         /// The customer it is about.
         customer: String,
@@ -90,6 +90,8 @@ pub enum Outcome {
     Adopted(String),
     /// It was waited for, and came.
     Arrived(String),
+    /// It was removed.
+    Removed(String),
 }
 
 impl Outcome {
@@ -101,6 +103,7 @@ impl Outcome {
             Self::Updated(_) => "updated",
             Self::Adopted(_) => "adopted",
             Self::Arrived(_) => "arrived",
+            Self::Removed(_) => "removed",
         }
     }
 
@@ -111,7 +114,8 @@ impl Outcome {
             | Self::Created(detail)
             | Self::Updated(detail)
             | Self::Adopted(detail)
-            | Self::Arrived(detail) => detail,
+            | Self::Arrived(detail)
+            | Self::Removed(detail) => detail,
         }
     }
 }

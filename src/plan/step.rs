@@ -151,6 +151,30 @@ pub enum StepError {
         /// How long it was waited for, in seconds.
         waited_s: u64,
     },
+    /// The host beats, but nothing on it reported the call of a tool.
+    #[error(
+        "no `tool_call` event of {customer} reached the brain within {waited_s} s; {instance_id} sends heartbeats"
+    )]
+    NoToolCall {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// How long it was waited for, in seconds.
+        waited_s: u64,
+    },
+    /// The heartbeat is not of the customer's host.
+    #[error("the brain has a heartbeat of `{}` for {customer}, whose host {instance_id} is `{expected}`", .reported.escape_debug())]
+    OtherHost {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// The name in the heartbeat.
+        reported: String,
+        /// The name EC2 gave the host.
+        expected: String,
+    },
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,

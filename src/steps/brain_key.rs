@@ -9,7 +9,6 @@ use crate::aws::ssm::{Kind, Parameter, Put};
 use crate::brain::BrainError;
 use crate::brain::client::{KeyCheck, MintedKey};
 use crate::brain::mint;
-use crate::customer::CUSTOMER_TAG_KEY;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 
@@ -152,7 +151,7 @@ impl Step for BrainKeyParameter {
             return Ok(Outcome::Adopted(detail));
         }
         let minted = self.mint(run).await?;
-        let mut tags = vec![(CUSTOMER_TAG_KEY, self.0.customer.as_str())];
+        let mut tags = self.0.tags();
         if let Some(id) = &minted.id {
             tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
         }
@@ -165,10 +164,14 @@ impl Step for BrainKeyParameter {
                 .await?;
             Outcome::Updated(format!("{name}, version {version}"))
         } else {
-            match aws
+            let put = aws
                 .create_parameter(&name, value, Kind::Secure, &tags)
-                .await?
-            {
+                .await;
+            if put.is_err() {
+                // The failure to store it is what must be told; nobody can use a key that is stored nowhere.
+                let _ = self.discard(&minted).await;
+            }
+            match put? {
                 Put::Created(version) => Outcome::Created(format!("{name}, version {version}")),
                 Put::Existed => {
                     self.discard(&minted).await?;
@@ -196,7 +199,7 @@ impl Step for BrainKeyParameter {
         let name = self.0.customer.brain_key_parameter();
         let aws = &self.0.aws;
         let mut removed = Vec::new();
-        if aws.parameter(&name).await?.is_none() {
+        if !self.0.may_remove_parameter(&name).await? {
             return Ok(removed);
         }
         if let Some(token) = &self.0.admin_token

@@ -71,10 +71,11 @@ impl Step for BrainUrlParameter {
 
     async fn apply(&self, _run: &StepRun) -> Result<Outcome, StepError> {
         let url = self.0.brain.url().as_str();
+        let tags: Vec<_> = self.0.mark_tag().into_iter().collect();
         let put = self
             .0
             .aws
-            .create_parameter(BRAIN_URL_PARAMETER, url, Kind::Plain, &[])
+            .create_parameter(BRAIN_URL_PARAMETER, url, Kind::Plain, &tags)
             .await?;
         match put {
             Put::Created(version) => Ok(Outcome::Created(format!("{url}, version {version}"))),
@@ -88,8 +89,32 @@ impl Step for BrainUrlParameter {
         }
     }
 
-    /// Never removed: every other customer's hosts read it.
-    async fn undo(&self, _run: &StepRun) -> Result<Vec<String>, StepError> {
-        Ok(Vec::new())
+    /// Removed only where it carries this run's mark and nobody else relies on it: other customers' hosts read it too.
+    async fn undo(&self, run: &StepRun) -> Result<Vec<String>, StepError> {
+        let aws = &self.0.aws;
+        if self.0.mark.is_none() || !self.0.may_remove_parameter(BRAIN_URL_PARAMETER).await? {
+            return Ok(Vec::new());
+        }
+        let mine = [
+            self.0.customer.brain_key_parameter(),
+            self.0.customer.tailscale_auth_key_parameter(),
+        ];
+        let names = aws.parameter_names("/m8trx").await?;
+        let other = names
+            .iter()
+            .find(|name| *name != BRAIN_URL_PARAMETER && !mine.contains(name));
+        if let Some(other) = other {
+            run.progress(format!(
+                "{BRAIN_URL_PARAMETER} is kept: others use it by now ({other})"
+            ));
+            let mark = self.0.mark_tag().map(|(key, _)| key).unwrap_or_default();
+            aws.untag_parameter(BRAIN_URL_PARAMETER, mark).await?;
+            return Ok(Vec::new());
+        }
+        let removed = aws.delete_parameter(BRAIN_URL_PARAMETER).await?;
+        Ok(removed
+            .then(|| format!("parameter {BRAIN_URL_PARAMETER}"))
+            .into_iter()
+            .collect())
     }
 }

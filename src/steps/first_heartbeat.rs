@@ -53,7 +53,7 @@ impl Pace {
 }
 
 impl FirstHeartbeat {
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         database: Option<&Database>,
         key: Option<&BrainKey>,
@@ -67,7 +67,7 @@ impl FirstHeartbeat {
         })
     }
 
-    async fn database(&self) -> Result<Option<Database>, StepError> {
+    pub(crate) async fn database(&self) -> Result<Option<Database>, StepError> {
         Ok(match &self.0.database_url {
             Some(url) => Some(Database::connect(url).await?),
             None => None,
@@ -75,7 +75,7 @@ impl FirstHeartbeat {
     }
 
     /// From when on a heartbeat counts: since the launch, and not from another age.
-    fn since(host: &Instance) -> Timestamp {
+    pub(crate) fn since(host: &Instance) -> Timestamp {
         let recent = Timestamp::now()
             .checked_sub(RECENT)
             .unwrap_or(Timestamp::UNIX_EPOCH);
@@ -83,7 +83,13 @@ impl FirstHeartbeat {
             .map_or(recent, |launched| launched.max(recent))
     }
 
-    fn failed(&self, host: &str, what: String, evidence: Vec<String>, hint: String) -> StepError {
+    pub(crate) fn failed(
+        &self,
+        host: &str,
+        what: String,
+        evidence: Vec<String>,
+        hint: String,
+    ) -> StepError {
         StepError::HostFailed(Box::new(HostFailure {
             customer: self.0.customer.to_string(),
             instance_id: host.to_owned(),
@@ -94,7 +100,11 @@ impl FirstHeartbeat {
     }
 
     /// What the console says, as an error when it says that the bootstrap ended without success.
-    fn judge_console(&self, host: &str, console: &[u8]) -> Result<BootstrapLog, StepError> {
+    pub(crate) fn judge_console(
+        &self,
+        host: &str,
+        console: &[u8],
+    ) -> Result<BootstrapLog, StepError> {
         let log = BootstrapLog::parse(console);
         let Some(failure) = &log.failure else {
             return Ok(log);

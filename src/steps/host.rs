@@ -30,10 +30,15 @@ pub struct Host(pub Arc<Context>);
 /// It depends on nothing that can change between an interrupted run and the next one, so that the second
 /// `RunInstances` cannot make a second host even while `DescribeInstances` does not show the first one yet. After a
 /// host has ended, EC2 answers its token with `IdempotentInstanceTerminated`, and the next generation's is used.
+/// A run that marks what it makes is never gone on with by another, so its mark is part of the token.
 pub fn client_token(context: &Context, generation: u32) -> String {
     let aws = &context.aws;
+    let run = match &context.mark {
+        Some(mark) => format!("{}={}/", mark.key, mark.value),
+        None => String::new(),
+    };
     let text = format!(
-        "{}/{}/{}/{generation}",
+        "{}/{}/{}/{run}{generation}",
         aws.account, aws.region, context.customer
     );
     format!("m8trx-{}", &hex(&Sha256::digest(text.as_bytes()))[..40])
@@ -142,10 +147,8 @@ impl Host {
                     hint: "run the same command again".to_owned(),
                 })?,
         };
-        let tags = [
-            (CUSTOMER_TAG_KEY, context.customer.as_str()),
-            ("Name", name.as_str()),
-        ];
+        let mut tags = context.tags();
+        tags.push(("Name", name.as_str()));
         let began = Instant::now();
         let mut pause = Duration::from_millis(250);
         let mut generation = 0;
@@ -281,7 +284,10 @@ impl Step for Host {
         let aws = &self.0.aws;
         let all = aws.customer_instances(&self.0.customer).await?;
         let mut removed = Vec::new();
-        for host in all.iter().filter(|host| host.state != "terminated") {
+        let mine = all
+            .iter()
+            .filter(|host| host.state != "terminated" && self.0.may_remove(&host.tags));
+        for host in mine {
             if host.is_live() {
                 aws.terminate(&host.id).await?;
             }

@@ -251,6 +251,9 @@ impl Step for IamRole {
             return Ok(Vec::new());
         };
         self.check_owner(&role)?;
+        if !self.0.may_remove(&role.tags) {
+            return Ok(Vec::new());
+        }
         for policy in &role.inline_policies {
             aws.delete_role_policy(&name, policy).await?;
         }

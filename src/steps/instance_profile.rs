@@ -112,6 +112,9 @@ impl Step for InstanceProfile {
             return Ok(Vec::new());
         };
         self.check_owner(&profile.tags)?;
+        if !self.0.may_remove(&profile.tags) {
+            return Ok(Vec::new());
+        }
         for role in &profile.roles {
             aws.remove_role_from_instance_profile(&name, role).await?;
         }

@@ -45,10 +45,33 @@ pub struct Context {
     pub ami: Option<String>,
     /// How long the first heartbeat is waited for.
     pub timeout: Duration,
+    /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
+    /// what is the customer's.
+    pub mark: Option<Mark>,
     /// The Tailscale auth key, once given.
     pub tailscale_auth_key: OnceLock<TailscaleAuthKey>,
     /// What was found.
     pub found: Found,
+}
+
+/// A tag by which what one run made is told from everything else, later and from elsewhere too.
+///
+/// The key must fit `[0-9a-zA-Z\-_+=,.@:]`: the metadata service offers the tags of a host, and EC2 refuses others
+/// (EC2 user guide, "Work with instance tags in instance metadata").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The tag's key.
+    pub key: &'static str,
+    /// The tag's value.
+    pub value: String,
+}
+
+impl Mark {
+    /// Whether it is among tags.
+    pub fn is_in(&self, tags: &[(String, String)]) -> bool {
+        tags.iter()
+            .any(|(key, value)| key == self.key && *value == self.value)
+    }
 }
 
 /// How a brain key comes to be.
@@ -90,10 +113,39 @@ pub struct Found {
     pub heartbeat: OnceLock<Heartbeat>,
 }
 
+impl Found {
+    /// The image of a new host, where it was looked up.
+    pub fn known_image(&self) -> Option<&Image> {
+        self.image.get()
+    }
+}
+
 impl Context {
     /// The tags of everything made for this customer.
-    pub fn tags(&self) -> [(&str, &str); 1] {
-        [(CUSTOMER_TAG_KEY, self.customer.as_str())]
+    pub fn tags(&self) -> Vec<(&str, &str)> {
+        let mut tags = vec![(CUSTOMER_TAG_KEY, self.customer.as_str())];
+        tags.extend(self.mark_tag());
+        tags
+    }
+
+    /// The mark as a tag, where this run leaves one.
+    pub fn mark_tag(&self) -> Option<(&str, &str)> {
+        self.mark
+            .as_ref()
+            .map(|mark| (mark.key, mark.value.as_str()))
+    }
+
+    /// Whether undoing may remove something with these tags.
+    pub fn may_remove(&self, tags: &[(String, String)]) -> bool {
+        self.mark.as_ref().is_none_or(|mark| mark.is_in(tags))
+    }
+
+    /// Whether there is a parameter of this name and undoing may remove it.
+    async fn may_remove_parameter(&self, name: &str) -> Result<bool, AwsError> {
+        Ok(match self.aws.parameter_tags(name).await? {
+            Some(tags) => self.may_remove(&tags),
+            None => false,
+        })
     }
 
     /// The stored brain key as it was when first asked for.

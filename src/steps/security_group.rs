@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Context;
-use crate::aws::ec2;
+use super::host::Host;
+use crate::aws::ec2_network;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 
 /// How often deleting is tried again, two seconds apart, while an ended instance still holds the group.
@@ -37,7 +38,7 @@ pub(super) async fn resolve_vpc(context: &Context) -> Result<String, StepError> 
 }
 
 impl SecurityGroup {
-    fn check_owner(&self, group: &ec2::SecurityGroup) -> Result<(), StepError> {
+    fn check_owner(&self, group: &ec2_network::SecurityGroup) -> Result<(), StepError> {
         match &group.customer {
             Some(owner) if owner == self.0.customer.as_str() => Ok(()),
             owner => Err(StepError::Precondition {
@@ -138,15 +139,18 @@ impl Step for SecurityGroup {
         let aws = &self.0.aws;
         let name = self.0.customer.resource_name();
         let mut removed = Vec::new();
-        for id in aws
+        let groups = aws
             .customer_security_groups(&self.0.customer, &name)
-            .await?
-        {
+            .await?;
+        for group in groups {
+            if !self.0.may_remove(&group.tags) {
+                continue;
+            }
             let mut attempt = 0;
             loop {
-                match aws.delete_security_group(&id).await {
+                match aws.delete_security_group(&group.id).await {
                     Ok(true) => {
-                        removed.push(format!("security group {name} ({id})"));
+                        removed.push(format!("security group {name} ({})", group.id));
                         break;
                     }
                     Ok(false) => break,
@@ -154,6 +158,8 @@ impl Step for SecurityGroup {
                         if e.code() == Some("DependencyViolation") && attempt < DELETE_RETRIES =>
                     {
                         attempt += 1;
+                        // A host that was launched a moment ago, and that EC2 did not list before, may hold it.
+                        removed.extend(Host(Arc::clone(&self.0)).undo(run).await?);
                         run.progress("waiting for the ended host to let go of its security group");
                         run.pause(Duration::from_secs(2)).await?;
                     }

@@ -115,7 +115,8 @@ impl Step for TailscaleAuthKeyParameter {
 
     async fn undo(&self, _run: &StepRun) -> Result<Vec<String>, StepError> {
         let name = self.0.customer.tailscale_auth_key_parameter();
-        let removed = self.0.aws.delete_parameter(&name).await?;
+        let removed =
+            self.0.may_remove_parameter(&name).await? && self.0.aws.delete_parameter(&name).await?;
         Ok(removed
             .then(|| format!("parameter {name}"))
             .into_iter()

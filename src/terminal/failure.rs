@@ -19,7 +19,7 @@ pub enum Kind {
     Refused,
     /// The host failed to boot.
     HostFailed,
-    /// No heartbeat in time.
+    /// No heartbeat in time, or no other event that was waited for.
     NoHeartbeat,
     /// The operator interrupted it.
     Interrupted,
@@ -49,7 +49,7 @@ Exit codes:
   3    a precondition does not hold (credentials, configuration, bad input)
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
-  6    no heartbeat in time
+  6    no heartbeat in time, or no other event that was waited for
   130  interrupted";
 
 /// A failed command.

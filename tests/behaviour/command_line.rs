@@ -8,6 +8,7 @@ fn the_reference_of_the_command_line() {
     for (name, arguments) in [
         ("help", vec!["--help"]),
         ("help_onboard", vec!["onboard", "--help"]),
+        ("help_smoke", vec!["smoke", "--help"]),
         ("help_sandbox", vec!["sandbox", "up", "--help"]),
     ] {
         let ended = surroundings.m8trx(&arguments);

@@ -8,4 +8,5 @@ mod onboard;
 mod patterns;
 mod sandbox_up;
 mod secrets;
+mod smoke;
 mod terminal;

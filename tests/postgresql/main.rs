@@ -197,6 +197,46 @@ fn the_first_heartbeat_is_found_in_the_database() {
 }
 
 #[test]
+fn smoke_reads_the_hostname_and_the_tool_call_from_the_database() {
+    let database = PostgreSql::start();
+    for (hostname, code) in [("ip-172-31-0-10", 0), ("ip-of-another-machine", 1)] {
+        // The first host of a sandbox has this address.
+        let sandbox = RunningSandbox::up();
+        let mut surroundings = Surroundings::of(&sandbox);
+        let url = surroundings.file("database-url", &database.url());
+        surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", url.to_str().unwrap());
+        let mut run =
+            surroundings.start(&["smoke", "--yes", "--expect-tool-call", "--output", "json"]);
+        assert!(run.read_until(
+            |line| line.starts_with("first-heartbeat: ") && line.ends_with("has booted")
+        ));
+        database.beat("cust_b4_smoke", hostname, "0 s");
+        if code == 0 {
+            assert!(run.read_until(|line| line.starts_with("tool-call: waiting")));
+            database.psql_in(
+                "brain",
+                "insert into events values ('cust_b4_smoke2', 'tool_call', now(), '{\"tool_name\": \"of a neighbour\"}')",
+            );
+            database.psql_in(
+                "brain",
+                "insert into events values ('cust_b4_smoke', 'tool_call', now(), '{\"tool_name\": \"bash\"}')",
+            );
+        }
+        let ended = run.end();
+        ended.assert_code(code);
+        if code == 0 {
+            assert_eq!(ended.json()["heartbeat"]["hostname"], hostname);
+            assert_eq!(ended.json()["tool_call"]["tool_name"], "bash");
+        } else {
+            let words = "a heartbeat of `ip-of-another-machine` for cust_b4_smoke";
+            assert!(ended.stderr.contains(words), "{ended:?}");
+        }
+        let left = surroundings.m8trx(&["smoke", "--cleanup", "--yes"]);
+        assert!(left.stdout.starts_with("nothing to remove"), "{left:?}");
+    }
+}
+
+#[test]
 fn a_database_that_cannot_be_asked_is_told_without_its_password() {
     let database = PostgreSql::start();
     let sandbox = RunningSandbox::up();

@@ -4,6 +4,7 @@
 #[path = "../behaviour/common.rs"]
 #[allow(dead_code)]
 mod common;
+mod smoke;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -1,0 +1,127 @@
+//! What every command that onboards takes from the command line, and the context it makes of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Global;
+use super::inputs::{Given, brain_url, unusable_brain};
+use crate::aws::Aws;
+use crate::brain::Brain;
+use crate::config::{self, Flags, Settings};
+use crate::customer::CustomerId;
+use crate::plan::{Observation, Plan};
+use crate::steps::{Context, Found, Mark};
+use crate::terminal::Terminal;
+use crate::terminal::failure::{Failure, Kind};
+use crate::terminal::plan_table::PlanDocument;
+
+/// How keys are come by and what a new host is like.
+#[derive(Debug, Args)]
+pub struct OnboardingArgs {
+    /// The brain's URL, where none is stored yet [env: M8TRX_BRAIN_URL].
+    #[arg(long, value_name = "URL")]
+    brain_url: Option<String>,
+    /// File with the customer's Tailscale auth key; `-` for standard input [env: M8TRX_TAILSCALE_KEY_FILE].
+    #[arg(long, value_name = "FILE")]
+    tailscale_key_file: Option<PathBuf>,
+    /// Command that mints a brain key and prints it; split into words, run without a shell [env: M8TRX_MINT_COMMAND]
+    /// [default: node bin/mint-key.js].
+    #[arg(long, value_name = "COMMAND")]
+    mint_command: Option<String>,
+    /// File with a brain key minted elsewhere; `-` for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "mint_command")]
+    brain_key_file: Option<PathBuf>,
+    /// Instance type of a new host [default: t3.small].
+    #[arg(long, value_name = "TYPE")]
+    instance_type: Option<String>,
+    /// Subnet of a new host [default: one of the default VPC].
+    #[arg(long, value_name = "ID")]
+    subnet: Option<String>,
+    /// Image of a new host [default: Ubuntu 22.04 of the region].
+    #[arg(long, value_name = "ID")]
+    ami: Option<String>,
+    /// How long to wait for the first heartbeat, like `90s` or `10m` [default: 15m].
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+impl OnboardingArgs {
+    /// The flags that settings are made of.
+    pub(super) fn flags(&self, global: &Global) -> Result<Flags, Failure> {
+        let from_stdin = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
+        if from_stdin(&self.brain_key_file) && from_stdin(&self.tailscale_key_file) {
+            return Err(Failure::words(
+                Kind::Usage,
+                "--brain-key-file - and --tailscale-key-file - cannot both read standard input",
+            ));
+        }
+        Ok(Flags {
+            brain_url: self.brain_url.clone(),
+            mint_command: self.mint_command.clone(),
+            brain_key_file: self.brain_key_file.clone(),
+            tailscale_key_file: self.tailscale_key_file.clone(),
+            instance_type: self.instance_type.clone(),
+            subnet: self.subnet.clone(),
+            ami: self.ami.clone(),
+            timeout: self.timeout,
+            ..global.flags()
+        })
+    }
+}
+
+/// Finds the brain, sees that it answers, and brings together what the steps need.
+pub(super) async fn context(
+    customer: &CustomerId,
+    mark: Option<Mark>,
+    aws: Aws,
+    given: &Given,
+    settings: &Settings,
+    terminal: &Terminal,
+) -> Result<Context, Failure> {
+    let url = brain_url(&aws, settings, terminal).await?;
+    let brain = Brain::new(url);
+    brain.probe().await.map_err(unusable_brain)?;
+    terminal.say(format!("Brain at {} answers", brain.url()));
+    Ok(Context {
+        customer: customer.clone(),
+        brain,
+        mint: given.mint(settings),
+        admin_token: given.admin_token.clone(),
+        database_url: settings.brain.database_url.clone(),
+        instance_type: settings.instance_type.clone(),
+        subnet: settings.subnet.clone(),
+        ami: settings.ami.clone(),
+        timeout: settings.timeout,
+        mark,
+        tailscale_auth_key: OnceLock::new(),
+        found: Found::default(),
+        aws,
+    })
+}
+
+/// What the plan would change, laid out for the terminal.
+pub(super) fn plan_document(
+    plan: &Plan,
+    observed: &std::collections::HashMap<&'static str, Observation>,
+    context: &Context,
+    terminal: &Terminal,
+) -> PlanDocument {
+    let document = PlanDocument::new(
+        plan,
+        observed,
+        context.customer.as_str(),
+        &context.aws.account,
+        &context.aws.region,
+    );
+    match terminal.columns() {
+        Some(columns) => document.with_width(columns),
+        None => document,
+    }
+}
+
+pub(super) fn stdout_failed(error: std::io::Error) -> Failure {
+    Failure::words(Kind::Other, format!("stdout cannot be written to: {error}"))
+}
