@@ -80,7 +80,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
-    Smoke(smoke::SmokeArgs),
+    Smoke(Box<smoke::SmokeArgs>),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }

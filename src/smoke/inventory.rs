@@ -94,10 +94,10 @@ impl Inventory {
             add(Kind::Parameter, parameter, &tags);
         }
         // The fleet's, unless a smoke run had to store it.
-        if let Some((parameter, tags)) = brain_url {
-            if mark_among(customer, &tags).is_some() {
-                add(Kind::Parameter, parameter, &tags);
-            }
+        if let Some((parameter, tags)) = brain_url
+            && mark_among(customer, &tags).is_some()
+        {
+            add(Kind::Parameter, parameter, &tags);
         }
         if let Some(profile) = &profile {
             add(Kind::InstanceProfile, name.clone(), &profile.tags);
