@@ -1,7 +1,6 @@
 //! What every command that onboards takes from the command line, and the context it makes of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +12,7 @@ use crate::brain::Brain;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
-use crate::steps::{Context, Found, Mark};
+use crate::steps::{Context, Mark};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::plan_table::PlanDocument;
@@ -86,8 +85,6 @@ pub(super) async fn context(
     brain.probe().await.map_err(unusable_brain)?;
     terminal.say(format!("Brain at {} answers", brain.url()));
     Ok(Context {
-        customer: customer.clone(),
-        brain,
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
         database_url: settings.brain.database_url.clone(),
@@ -96,9 +93,7 @@ pub(super) async fn context(
         ami: settings.ami.clone(),
         timeout: settings.timeout,
         mark,
-        tailscale_auth_key: OnceLock::new(),
-        found: Found::default(),
-        aws,
+        ..Context::new(customer.clone(), aws, brain)
     })
 }
 

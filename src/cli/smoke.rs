@@ -264,19 +264,9 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let interrupts = Interrupts::listen(customer, false, terminal)?;
     for mark in marks {
         let context = Arc::new(Context {
-            customer: customer.clone(),
-            brain: Brain::new(url.clone()),
-            mint: None,
             admin_token: token.clone(),
-            database_url: None,
-            instance_type: settings.instance_type.clone(),
-            subnet: None,
-            ami: None,
-            timeout: settings.timeout,
             mark: Some(mark.clone()),
-            tailscale_auth_key: std::sync::OnceLock::new(),
-            found: crate::steps::Found::default(),
-            aws: aws.clone(),
+            ..Context::new(customer.clone(), aws.clone(), Brain::new(url.clone()))
         });
         let left = interrupts.left();
         left.expect(found.made_by(&mark));

@@ -19,6 +19,7 @@ use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
 use crate::brain::{Brain, Heartbeat};
+use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
@@ -121,6 +122,26 @@ impl Found {
 }
 
 impl Context {
+    /// A customer at a brain in an AWS account, with nothing given yet: no way to mint, no database, the defaults of a
+    /// new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
+    pub fn new(customer: CustomerId, aws: Aws, brain: Brain) -> Self {
+        Self {
+            customer,
+            aws,
+            brain,
+            mint: None,
+            admin_token: None,
+            database_url: None,
+            instance_type: DEFAULT_INSTANCE_TYPE.to_owned(),
+            subnet: None,
+            ami: None,
+            timeout: DEFAULT_TIMEOUT,
+            mark: None,
+            tailscale_auth_key: OnceLock::new(),
+            found: Found::default(),
+        }
+    }
+
     /// The tags of everything made for this customer.
     pub fn tags(&self) -> Vec<(&str, &str)> {
         let mut tags = vec![(CUSTOMER_TAG_KEY, self.customer.as_str())];
