@@ -9,4 +9,8 @@ mod patterns;
 mod sandbox_up;
 mod secrets;
 mod smoke;
+mod tailnet;
+mod tailnet_devices;
+mod tailnet_keys;
+mod tailnet_lock;
 mod terminal;
