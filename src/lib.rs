@@ -11,5 +11,6 @@ pub mod plan;
 pub mod sandbox;
 pub mod secret;
 pub mod smoke;
+pub mod status;
 pub mod steps;
 pub mod terminal;

@@ -11,7 +11,7 @@ use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 
 /// Tailscale lets an auth key live for 90 days at most.
-const MAX_KEY_AGE_DAYS: i64 = 90;
+pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
 
 /// `/m8trx/<id>/tailscale-auth-key`.
 pub struct TailscaleAuthKeyParameter(pub Arc<Context>);
