@@ -11,6 +11,7 @@ pub mod plan;
 pub mod sandbox;
 pub mod secret;
 pub mod smoke;
+pub mod status;
 pub mod steps;
 pub mod tailnet;
 pub mod terminal;

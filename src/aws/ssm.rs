@@ -67,7 +67,7 @@ fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
 }
 
 impl Aws {
-    fn ssm_error<E, R>(
+    pub(super) fn ssm_error<E, R>(
         &self,
         operation: &'static str,
         error: aws_smithy_runtime_api::client::result::SdkError<E, R>,

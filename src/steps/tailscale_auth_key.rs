@@ -13,7 +13,7 @@ use crate::tailnet::TailnetError;
 use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
 
 /// Tailscale lets an auth key live for 90 days at most.
-const MAX_KEY_AGE_DAYS: i64 = 90;
+pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
 
 /// `/m8trx/<id>/tailscale-auth-key`.
 pub struct TailscaleAuthKeyParameter(pub Arc<Context>);

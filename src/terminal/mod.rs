@@ -5,6 +5,8 @@ pub mod failure;
 pub mod plan_table;
 pub mod progress;
 pub mod prompt;
+pub mod screen;
+pub mod status_table;
 pub mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -85,13 +87,19 @@ impl Terminal {
 
     /// Text on stdout as it is. A reader that has gone (`| head`) is no error.
     pub fn write(&self, text: &str) -> io::Result<()> {
+        self.write_on(text).map(drop)
+    }
+
+    /// Text on stdout as it is; says whether there is still a reader, for commands that would go on for ever without one.
+    pub fn write_on(&self, text: &str) -> io::Result<bool> {
         let mut stdout = io::stdout().lock();
         match stdout
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush())
         {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(e),
         }
     }
 

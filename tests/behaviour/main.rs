@@ -3,10 +3,12 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod fleet;
 mod interrupted;
 mod onboard;
 mod patterns;
 mod sandbox_up;
 mod secrets;
 mod smoke;
+mod status;
 mod terminal;
