@@ -3,6 +3,7 @@
 pub mod client;
 pub mod database;
 pub mod error;
+pub mod events;
 pub mod mint;
 pub mod url;
 

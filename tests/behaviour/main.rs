@@ -6,6 +6,7 @@ mod common;
 mod interrupted;
 mod onboard;
 mod patterns;
+mod rotate_brain_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;
