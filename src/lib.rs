@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod customer;
 pub mod plan;
+pub mod rotation;
 pub mod sandbox;
 pub mod secret;
 pub mod smoke;
