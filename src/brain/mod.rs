@@ -6,6 +6,7 @@ pub mod database;
 pub mod error;
 pub mod events;
 pub mod mint;
+pub mod summary;
 pub mod url;
 
 pub use client::Brain;

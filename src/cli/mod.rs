@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+mod ending;
+pub mod events;
 mod execution;
 mod inputs;
 pub mod onboard;
@@ -85,6 +87,7 @@ enum Command {
     RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
+    Events(events::EventsArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
+        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

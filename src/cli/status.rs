@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
+use super::ending::Ending;
 use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::aws::Aws;
@@ -117,8 +117,7 @@ async fn watch(
     first: StatusDocument,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())
-        .map_err(|e| Failure::words(Kind::Other, format!("signals cannot be listened to: {e}")))?;
+    let mut ending = Ending::listen()?;
     let mut shown = first;
     let mut trouble = None;
     let mut screen = Screen::open().map_err(stdout_failed)?;
@@ -134,8 +133,7 @@ async fn watch(
             look(args, aws, settings, &mut memory, terminal).await
         };
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
-            _ = terminate.recv() => break,
+            () = ending.requested() => break,
             looked = next => match looked {
                 Ok(document) => (shown, trouble) = (document, None),
                 Err(failure) => trouble = Some(failure.causes.join(": ")),

@@ -1,6 +1,7 @@
 //! What a person or a script sees: results on stdout, everything else on stderr. Nothing below calls it, except for
 //! plain text helpers.
 
+pub mod events_text;
 pub mod failure;
 pub mod plan_table;
 pub mod progress;
@@ -101,6 +102,17 @@ impl Terminal {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether stdout is a pipe that nobody reads any more: only writing would tell otherwise.
+    pub fn reader_has_gone(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd as _;
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0].revents().is_some_and(|found| found.intersects(gone))
     }
 
     /// How many columns people see; `None` where there is no terminal.
