@@ -3,12 +3,16 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod events;
+mod fleet;
 mod interrupted;
 mod onboard;
 mod patterns;
+mod rotate_brain_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;
+mod status;
 mod tailnet;
 mod tailnet_devices;
 mod tailnet_keys;
