@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_iam::types::EntityType;
-use aws_sdk_ssm::types::ParameterStringFilter;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::ec2::{Instance, filter, instance_of};
@@ -16,24 +14,8 @@ use crate::secret::SecretString;
 
 /// The most names `GetParameters` takes.
 pub const MAX_NAMES: usize = 10;
-/// The most values that a filter of `DescribeParameters` takes.
-pub const MAX_FILTER_VALUES: usize = 50;
-const PARAMETERS_IN_A_PAGE: i32 = 50;
 const INSTANCES_IN_A_PAGE: i32 = 1000;
 const ROLES_IN_A_PAGE: i32 = 1000;
-
-/// What is known of a parameter without its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParameterInfo {
-    /// Its whole name.
-    pub name: String,
-    /// `String`, `StringList` or `SecureString`.
-    pub kind: String,
-    /// Raised by one at each overwrite.
-    pub version: i64,
-    /// When the value was last written.
-    pub modified: Option<Timestamp>,
-}
 
 /// A role with everything that says what it may do.
 #[derive(Debug, Clone)]
@@ -47,44 +29,6 @@ pub struct RoleDetail {
 }
 
 impl Aws {
-    /// Every parameter beneath these paths, at any depth, without values. At most [`MAX_FILTER_VALUES`] paths.
-    pub async fn parameters_beneath(
-        &self,
-        paths: &[String],
-    ) -> Result<Vec<ParameterInfo>, AwsError> {
-        let beneath = ParameterStringFilter::builder()
-            .key("Path")
-            .option("Recursive")
-            .set_values(Some(paths.to_vec()))
-            .build()
-            .expect("the key is set");
-        let mut pages = self
-            .ssm
-            .describe_parameters()
-            .parameter_filters(beneath)
-            .max_results(PARAMETERS_IN_A_PAGE)
-            .into_paginator()
-            .send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e))?;
-            found.extend(page.parameters().iter().filter_map(|parameter| {
-                Some(ParameterInfo {
-                    name: parameter.name()?.to_owned(),
-                    kind: parameter
-                        .r#type()
-                        .map(|kind| kind.as_str().to_owned())
-                        .unwrap_or_default(),
-                    version: parameter.version(),
-                    modified: parameter
-                        .last_modified_date()
-                        .and_then(|at| Timestamp::from_second(at.secs()).ok()),
-                })
-            }));
-        }
-        Ok(found)
-    }
-
     /// The decrypted values of those of these parameters that exist. At most [`MAX_NAMES`] names.
     pub async fn parameter_values(
         &self,

@@ -141,6 +141,7 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             };
             Failure::new(kind, &error).maybe_hint(error.hint())
         }
+        StepError::Tailnet(error) => error.into(),
         StepError::Secret(error) => Failure::new(Kind::Precondition, &error),
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)
@@ -166,6 +167,13 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
             "another machine reports with this customer's key: find it by that name, and mint a new key",
         ),
+        error @ StepError::NotFollowed {
+            old_key_revoked, ..
+        } => Failure::new(Kind::NoHeartbeat, &error).hint(if old_key_revoked {
+            "the new key is stored and the old one is revoked: on the host, `journalctl -u m8trx-brain-heartbeat` says in one line why it does not beat"
+        } else {
+            "both keys are valid, so nothing is lost: run the same command again to go on waiting. A host that does not say which key it uses takes the new one when the old one is refused: --revoke-at-once"
+        }),
         StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }
 }

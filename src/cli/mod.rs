@@ -6,6 +6,7 @@ mod execution;
 mod inputs;
 pub mod onboard;
 mod onboarding;
+pub mod rotate_brain_key;
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -83,6 +84,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
@@ -102,6 +104,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::RotateBrainKey(args) => {
+            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),

@@ -7,6 +7,7 @@ use super::event::{Event, Events, Outcome};
 use crate::aws::AwsError;
 use crate::brain::BrainError;
 use crate::secret::InvalidSecret;
+use crate::tailnet::TailnetError;
 
 /// One thing that is ensured.
 #[async_trait]
@@ -121,6 +122,9 @@ pub enum StepError {
     /// The brain refused or did not answer.
     #[error(transparent)]
     Brain(#[from] BrainError),
+    /// Tailscale's API refused or did not answer.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
     /// A secret that cannot be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
@@ -174,6 +178,21 @@ pub enum StepError {
         reported: String,
         /// The name EC2 gave the host.
         expected: String,
+    },
+    /// A new key is stored, and hosts have not beaten with it.
+    #[error(
+        "no heartbeat with the new brain key of {customer} reached the brain within {waited_s} s ({})",
+        .hosts.join("; ")
+    )]
+    NotFollowed {
+        /// The customer.
+        customer: String,
+        /// The hosts, each with its last heartbeat.
+        hosts: Vec<String>,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// Whether the old key works no more.
+        old_key_revoked: bool,
     },
     /// The operator interrupted the run.
     #[error("interrupted")]

@@ -47,6 +47,7 @@ struct State {
     events: HashMap<String, Vec<Event>>,
     keys: Vec<Key>,
     events_route_off: bool,
+    refused_events: u64,
 }
 
 struct Inner {
@@ -135,7 +136,16 @@ impl Brain {
         let path = request.uri().path();
         let answer = match (request.method(), path) {
             (&Method::GET, "/healthz") => Ok((StatusCode::OK, json!({"status": "ok"}))),
-            (&Method::POST, "/v1/events") => self.post_event(request),
+            (&Method::POST, "/v1/events") => self.post_event(request).inspect_err(|(status, _)| {
+                if *status == StatusCode::UNAUTHORIZED {
+                    self.state().refused_events += 1;
+                }
+            }),
+            // Not of the real brain: whether a beat was ever refused.
+            (&Method::GET, "/_sandbox/refused-events") => Ok((
+                StatusCode::OK,
+                json!({"count": self.state().refused_events}),
+            )),
             (&Method::GET, "/v1/events") if !self.state().events_route_off => {
                 self.get_events(request)
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::words;
 use crate::aws::ec2::Instance;
-use crate::aws::fleet::{MAX_FILTER_VALUES, ParameterInfo, RoleDetail};
+use crate::aws::fleet::RoleDetail;
 use crate::aws::ssm::Parameter;
+use crate::aws::ssm::{MAX_FILTER_VALUES, ParameterInfo};
 use crate::aws::{Aws, AwsError};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 
@@ -88,7 +89,7 @@ impl Facts {
         };
         let is_ours = |name: &str| name.starts_with(NAME_PREFIX);
         let (parameters, tagged, with_profile, roles, brain_url) = futures::join!(
-            aws.parameters_beneath(&paths),
+            aws.parameters_beneath(paths),
             aws.customers_instances(narrow.then_some(ids.as_slice())),
             aws.instances_with_profiles(&profiles),
             aws.role_details(is_ours),

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::aws::Aws;
-use crate::aws::fleet::{MAX_NAMES, ParameterInfo};
+use crate::aws::fleet::MAX_NAMES;
+use crate::aws::ssm::ParameterInfo;
 use crate::brain::activity::Activity;
 use crate::brain::database::Database;
 use crate::brain::{Brain, BrainError};

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use crate::aws::ec2::Instance;
-use crate::aws::fleet::ParameterInfo;
+use crate::aws::ssm::ParameterInfo;
 use crate::aws::{Aws, AwsError};
 use crate::brain::Brain;
 use crate::config::Settings;

@@ -8,6 +8,7 @@ mod fleet;
 mod interrupted;
 mod onboard;
 mod patterns;
+mod rotate_brain_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;
