@@ -10,6 +10,7 @@ pub mod rotate_brain_key;
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
+pub mod tailnet;
 pub mod target;
 pub mod user_data;
 
@@ -88,6 +89,7 @@ enum Command {
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
+    Tailnet(tailnet::TailnetArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
             with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
         }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),

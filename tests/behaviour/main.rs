@@ -13,4 +13,8 @@ mod sandbox_up;
 mod secrets;
 mod smoke;
 mod status;
+mod tailnet;
+mod tailnet_devices;
+mod tailnet_keys;
+mod tailnet_lock;
 mod terminal;
