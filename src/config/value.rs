@@ -87,6 +87,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// An age such as `60d`, `12h` or `90s`.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 24 * 60 * 60;
+    let refuse = || {
+        format!(
+            "`{}` is no age; write it like `60d` or `12h`",
+            text.escape_debug()
+        )
+    };
+    let text = text.trim();
+    if let Some(days) = text.strip_suffix('d') {
+        let days: u32 = days.trim().parse().map_err(|_| refuse())?;
+        return Ok(Duration::from_secs(u64::from(days) * DAY));
+    }
+    let span: jiff::SignedDuration = text.parse().map_err(|_| refuse())?;
+    Duration::try_from(span).map_err(|_| refuse())
+}
+
 /// Whether a URL stays on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {

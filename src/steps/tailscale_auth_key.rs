@@ -13,15 +13,15 @@ use crate::tailnet::TailnetError;
 use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
 
 /// Tailscale lets an auth key live for 90 days at most.
-const MAX_KEY_AGE_DAYS: i64 = 90;
+pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
 
 /// `/m8trx/<id>/tailscale-auth-key`.
 pub struct TailscaleAuthKeyParameter(pub Arc<Context>);
 
 /// A key to store, and whether this run minted it.
-struct NextKey {
-    key: TailscaleAuthKey,
-    minted: bool,
+pub(crate) struct NextKey {
+    pub(crate) key: TailscaleAuthKey,
+    pub(crate) minted: bool,
 }
 
 impl TailscaleAuthKeyParameter {
@@ -50,7 +50,7 @@ impl TailscaleAuthKeyParameter {
         Ok(Ok(detail))
     }
 
-    fn how(&self) -> &'static str {
+    pub(crate) fn how(&self) -> &'static str {
         if self.0.tailnet.is_some() && self.0.tailscale_auth_key.get().is_none() {
             "a new key, minted by Tailscale's API"
         } else {
@@ -59,7 +59,7 @@ impl TailscaleAuthKeyParameter {
     }
 
     /// The key that was given, or a minted one.
-    async fn next_key(&self, run: &StepRun) -> Result<NextKey, StepError> {
+    pub(crate) async fn next_key(&self, run: &StepRun) -> Result<NextKey, StepError> {
         let customer = &self.0.customer;
         if let Some(key) = self.0.tailscale_auth_key.get() {
             return Ok(NextKey {
@@ -93,7 +93,7 @@ impl TailscaleAuthKeyParameter {
     }
 
     /// The failure to store a key, once that key is out of the world, or with word of it where it is not.
-    async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
+    pub(crate) async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
         match self.discard(next).await {
             Ok(()) => error,
             Err(left) => StepError::Precondition {

@@ -63,6 +63,8 @@ pub struct Failure {
     pub evidence: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// A result on stdout tells of it already: there is no second document.
+    pub told: bool,
 }
 
 #[derive(Serialize)]
@@ -92,6 +94,7 @@ impl Failure {
             causes,
             evidence: Vec::new(),
             hint: None,
+            told: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Failure {
             causes: vec![what.into()],
             evidence: Vec::new(),
             hint: None,
+            told: false,
         }
     }
 
@@ -114,6 +118,12 @@ impl Failure {
     /// Says what to do, where something is known.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// A result on stdout tells of it.
+    pub fn told(mut self) -> Self {
+        self.told = true;
         self
     }
 
@@ -144,7 +154,7 @@ impl Failure {
                 terminal.paint("hint:", |style| style.cyan().bold())
             ));
         }
-        if terminal.output == OutputFormat::Json {
+        if terminal.output == OutputFormat::Json && !self.told {
             let document = Document {
                 schema: "m8trx.error/1",
                 error: first,
