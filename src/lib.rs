@@ -12,6 +12,7 @@ pub mod rotation;
 pub mod sandbox;
 pub mod secret;
 pub mod smoke;
+pub mod status;
 pub mod steps;
 pub mod tailnet;
 pub mod terminal;

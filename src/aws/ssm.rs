@@ -6,6 +6,10 @@ use jiff::Timestamp;
 use super::{Aws, AwsError};
 use crate::secret::SecretString;
 
+/// The most values that a filter of `DescribeParameters` takes.
+pub const MAX_FILTER_VALUES: usize = 50;
+const PARAMETERS_IN_A_PAGE: i32 = 50;
+
 /// A parameter as it stands.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -20,8 +24,8 @@ pub struct Parameter {
 }
 
 /// What is known of a parameter without reading its value.
-#[derive(Debug, Clone)]
-pub struct Described {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterInfo {
     /// Its whole name.
     pub name: String,
     /// `String`, `StringList` or `SecureString`.
@@ -260,23 +264,28 @@ impl Aws {
 
     /// The names of all parameters beneath a path, at any depth, without their values.
     pub async fn parameter_names(&self, path: &str) -> Result<Vec<String>, AwsError> {
-        let found = self.parameters_beneath(path).await?;
+        let found = self.parameters_beneath([path]).await?;
         Ok(found.into_iter().map(|parameter| parameter.name).collect())
     }
 
-    /// All parameters beneath a path, at any depth, without their values.
-    pub async fn parameters_beneath(&self, path: &str) -> Result<Vec<Described>, AwsError> {
+    /// Every parameter beneath these paths, at any depth, without values. At most [`MAX_FILTER_VALUES`] paths.
+    pub async fn parameters_beneath(
+        &self,
+        paths: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<ParameterInfo>, AwsError> {
+        let paths: Vec<String> = paths.into_iter().map(Into::into).collect();
+        let about = paths.join(", ");
         let beneath = ParameterStringFilter::builder()
             .key("Path")
             .option("Recursive")
-            .values(path)
+            .set_values(Some(paths))
             .build()
             .expect("the key is set");
-        self.described(beneath, path).await
+        self.described(beneath, &about).await
     }
 
     /// One parameter, without its value; `None` when there is none of this name.
-    pub async fn described_parameter(&self, name: &str) -> Result<Option<Described>, AwsError> {
+    pub async fn described_parameter(&self, name: &str) -> Result<Option<ParameterInfo>, AwsError> {
         let named = ParameterStringFilter::builder()
             .key("Name")
             .option("Equals")
@@ -290,18 +299,19 @@ impl Aws {
         &self,
         filter: ParameterStringFilter,
         about: &str,
-    ) -> Result<Vec<Described>, AwsError> {
+    ) -> Result<Vec<ParameterInfo>, AwsError> {
         let mut pages = self
             .ssm
             .describe_parameters()
             .parameter_filters(filter)
+            .max_results(PARAMETERS_IN_A_PAGE)
             .into_paginator()
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(about))?;
             found.extend(page.parameters().iter().filter_map(|parameter| {
-                Some(Described {
+                Some(ParameterInfo {
                     name: parameter.name()?.to_owned(),
                     kind: parameter
                         .r#type()

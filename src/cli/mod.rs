@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+mod ending;
+pub mod events;
 mod execution;
 mod inputs;
 pub mod onboard;
@@ -8,6 +10,7 @@ pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
 pub mod sandbox;
 pub mod smoke;
+pub mod status;
 pub mod target;
 pub mod user_data;
 
@@ -85,6 +88,8 @@ enum Command {
     RotateTailscaleKey(rotate_tailscale_key::RotateTailscaleKeyArgs),
     RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
+    Status(status::StatusArgs),
+    Events(events::EventsArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -108,6 +113,8 @@ pub fn main() -> ExitCode {
             with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
         }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
+        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

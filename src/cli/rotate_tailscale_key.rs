@@ -49,7 +49,7 @@ pub struct RotateTailscaleKeyArgs {
     #[arg(long, conflicts_with = "customers")]
     all: bool,
     /// Only keys that were stored this long ago or longer, like `60d`.
-    #[arg(long, value_name = "AGE", value_parser = config::parse_age)]
+    #[arg(long, value_name = "AGE", value_parser = config::parse_ago)]
     older_than: Option<Duration>,
     /// Show which keys would be replaced, change nothing.
     #[arg(long)]

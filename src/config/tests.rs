@@ -120,28 +120,6 @@ fn durations_are_read_with_units() {
 }
 
 #[test]
-fn ages_are_days_or_less() {
-    use std::time::Duration;
-    let hours = |hours: u64| Ok(Duration::from_secs(hours * 3600));
-    assert_eq!(super::parse_age("60d"), hours(60 * 24));
-    assert_eq!(super::parse_age(" 12h "), hours(12));
-    assert_eq!(super::parse_age("0d"), hours(0));
-    for text in [
-        "",
-        "d",
-        "-1d",
-        "60",
-        "60 days ago",
-        "-3h",
-        "1.5d",
-        "99999999999d",
-    ] {
-        let error = super::parse_age(text).unwrap_err();
-        assert!(error.contains("60d"), "{error}");
-    }
-}
-
-#[test]
 fn an_oauth_client_is_whole_or_refused() {
     let directory = tempfile::tempdir().unwrap();
     let secret = |name: &str, text: &str| {

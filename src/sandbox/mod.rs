@@ -11,6 +11,7 @@
 mod brain;
 mod cloud;
 mod fault;
+mod fleet;
 pub mod host;
 mod http;
 mod machines;
@@ -30,6 +31,7 @@ use brain::Brain;
 use cloud::Cloud;
 pub use cloud::RecordedCall;
 pub use fault::{Fault, UnknownFault};
+pub use fleet::{NotSettled, SettledCustomer};
 use host::HostError;
 use http::Server;
 use machines::{Machines, Surroundings, listen};

@@ -3,6 +3,8 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod events;
+mod fleet;
 mod interrupted;
 mod onboard;
 mod patterns;
@@ -11,4 +13,5 @@ mod rotate_tailscale_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;
+mod status;
 mod terminal;

@@ -138,7 +138,7 @@ fn every_customers_key_is_replaced_at_the_pace_that_aws_takes() {
         "{seen:?}"
     );
     assert_eq!(sandbox.changes().len(), changes);
-    let rotated = rotate(&surroundings, &["--all", "--older-than", "0d"]);
+    let rotated = rotate(&surroundings, &["--all", "--older-than", "1ms"]);
     assert_eq!(rotated["customers"].as_array().unwrap().len(), 4);
     let puts: Vec<jiff::Timestamp> = sandbox.calls()[before..]
         .iter()
@@ -274,7 +274,11 @@ fn what_cannot_be_is_told_before_anything_is_changed() {
             3,
             "cust_unknown has no Tailscale auth key",
         ),
-        (vec!["cust_a", "--older-than", "soon"], 2, "is no age"),
+        (
+            vec!["cust_a", "--older-than", "soon"],
+            2,
+            "is not a duration",
+        ),
     ] {
         let refused = surroundings.m8trx(&[&ROTATE[..2], &arguments[..]].concat());
         assert!(
