@@ -7,6 +7,7 @@ mod inputs;
 pub mod onboard;
 mod onboarding;
 pub mod rotate_brain_key;
+pub mod rotate_tailscale_key;
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -85,6 +86,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    RotateTailscaleKey(rotate_tailscale_key::RotateTailscaleKeyArgs),
     RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
@@ -106,6 +108,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => {
+            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        }
         Command::RotateBrainKey(args) => {
             with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
         }

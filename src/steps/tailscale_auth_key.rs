@@ -20,9 +20,9 @@ pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
 pub struct TailscaleAuthKeyParameter(pub Arc<Context>);
 
 /// A key to store, and whether this run minted it.
-struct NextKey {
-    key: TailscaleAuthKey,
-    minted: bool,
+pub(crate) struct NextKey {
+    pub(crate) key: TailscaleAuthKey,
+    pub(crate) minted: bool,
 }
 
 impl TailscaleAuthKeyParameter {
@@ -51,7 +51,7 @@ impl TailscaleAuthKeyParameter {
         Ok(Ok(detail))
     }
 
-    fn how(&self) -> &'static str {
+    pub(crate) fn how(&self) -> &'static str {
         if self.0.tailnet.is_some() && self.0.tailscale_auth_key.get().is_none() {
             "a new key, minted by Tailscale's API"
         } else {
@@ -60,7 +60,7 @@ impl TailscaleAuthKeyParameter {
     }
 
     /// The key that was given, or a minted one; wrapped where Tailnet Lock is on.
-    async fn next_key(&self, run: &StepRun) -> Result<NextKey, StepError> {
+    pub(crate) async fn next_key(&self, run: &StepRun) -> Result<NextKey, StepError> {
         let customer = &self.0.customer;
         let given = self.0.tailscale_auth_key.get();
         let Some(tailnet) = &self.0.tailnet else {
@@ -114,7 +114,7 @@ impl TailscaleAuthKeyParameter {
     }
 
     /// The failure to store a key, once that key is out of the world, or with word of it where it is not.
-    async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
+    pub(crate) async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
         match self.discard(next).await {
             Ok(()) => error,
             Err(left) => StepError::Precondition {

@@ -67,6 +67,8 @@ pub struct Failure {
     pub evidence: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// A result on stdout tells of it already: there is no second document.
+    pub told: bool,
 }
 
 #[derive(Serialize)]
@@ -96,6 +98,7 @@ impl Failure {
             causes,
             evidence: Vec::new(),
             hint: None,
+            told: false,
         }
     }
 
@@ -106,6 +109,7 @@ impl Failure {
             causes: vec![what.into()],
             evidence: Vec::new(),
             hint: None,
+            told: false,
         }
     }
 
@@ -118,6 +122,12 @@ impl Failure {
     /// Says what to do, where something is known.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// A result on stdout tells of it.
+    pub fn told(mut self) -> Self {
+        self.told = true;
         self
     }
 
@@ -148,8 +158,9 @@ impl Failure {
                 terminal.paint("hint:", |style| style.cyan().bold())
             ));
         }
-        // What needs a person stands in the command's own document.
-        if terminal.output == OutputFormat::Json && self.kind != Kind::NeedsPerson {
+        // What needs a person, and what was done in part, stand in the command's own document.
+        let told = self.told || self.kind == Kind::NeedsPerson;
+        if terminal.output == OutputFormat::Json && !told {
             let document = Document {
                 schema: "m8trx.error/1",
                 error: first,

@@ -9,6 +9,7 @@ mod interrupted;
 mod onboard;
 mod patterns;
 mod rotate_brain_key;
+mod rotate_tailscale_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;
