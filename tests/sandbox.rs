@@ -36,6 +36,7 @@ impl Trial {
             faults: faults.to_vec(),
             latency: None,
             iam_delay: Some(Duration::ZERO),
+            pauses_pass: false,
         };
         let binary = Path::new(env!("CARGO_BIN_EXE_m8trx"));
         let sandbox = Sandbox::start_from(options, binary).await.unwrap();
@@ -395,7 +396,7 @@ async fn every_fault_of_a_host_shows_on_its_console() {
         (Fault::SystemdFailed, "FAILED step=7"),
         (
             Fault::BrainUnreachable,
-            "curl: (56) Recv failure: Connection reset by peer",
+            "curl: (7) Failed to connect to 127.0.0.1 port",
         ),
         (Fault::BrainKeyRefused, "refused the key: status=401"),
     ];

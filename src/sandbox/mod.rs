@@ -50,6 +50,8 @@ pub struct SandboxOptions {
     pub latency: Option<Duration>,
     /// How long EC2 does not know a new instance profile; without it 300 ms, or 20 s under [`Fault::SlowIam`].
     pub iam_delay: Option<Duration>,
+    /// The pauses of user-data pass at once: a bootstrap that tries again for two minutes is done with it in seconds.
+    pub pauses_pass: bool,
 }
 
 /// A sandbox could not be started.
@@ -151,6 +153,7 @@ impl Sandbox {
             host_binary: host_binary.to_owned(),
             brain_port: brain_server.address().port(),
             faults,
+            pauses_pass: options.pauses_pass,
         };
         Ok(Self {
             machines: Machines::start(surroundings, commands),
@@ -173,6 +176,11 @@ impl Sandbox {
     /// Every call that the cloud answered so far, of the operator and of hosts.
     pub fn calls(&self) -> Vec<RecordedCall> {
         self.cloud.calls()
+    }
+
+    /// What each instance has written to its console so far, by its id.
+    pub fn consoles(&self) -> Vec<(String, Vec<u8>)> {
+        self.cloud.consoles()
     }
 
     /// Replaces the operator's permissions, at first everything, by an IAM policy document.
