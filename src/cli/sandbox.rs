@@ -4,8 +4,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
-use super::target::start_sandbox;
-use crate::sandbox::SandboxOptions;
+use super::target::{start_sandbox, with_faults};
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -23,20 +22,20 @@ enum SandboxCommand {
 }
 
 /// Runs the subcommand.
-pub async fn run(args: &SandboxArgs, _global: &Global, terminal: &Terminal) -> Result<(), Failure> {
+pub async fn run(args: &SandboxArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     match args.command {
-        SandboxCommand::Up => up(terminal).await,
+        SandboxCommand::Up => up(global, terminal).await,
     }
 }
 
-async fn up(terminal: &Terminal) -> Result<(), Failure> {
+async fn up(global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     // Listened to from the start, so that a signal during it also ends the hosts.
     let other = |e: std::io::Error| {
         Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(other)?;
-    let sandbox = start_sandbox(SandboxOptions::default()).await?;
+    let sandbox = start_sandbox(with_faults(&global.faults, terminal)).await?;
     let environment = sandbox.environment();
     let text = match terminal.output {
         OutputFormat::Human => environment

@@ -167,10 +167,17 @@ pub struct RunningSandbox {
 
 impl RunningSandbox {
     pub fn up() -> Self {
+        Self::up_with(&[])
+    }
+
+    /// With faults.
+    pub fn up_with(faults: &[&str]) -> Self {
         let surroundings = Surroundings::new();
+        let faults = faults.iter().flat_map(|fault| ["--fault", fault]);
         let mut child = surroundings
             .command(M8TRX)
             .args(["sandbox", "up", "--output", "json"])
+            .args(faults)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
