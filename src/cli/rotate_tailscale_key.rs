@@ -334,7 +334,7 @@ async fn rotate(
     terminal.result(&result).map_err(stdout_failed)?;
     match failure {
         None => Ok(()),
-        Some(failure) => Err(failure.told()),
+        Some(failure) => Err(failure.with_result()),
     }
 }
 

@@ -3,6 +3,8 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod diagnose;
+mod drill;
 mod events;
 mod fleet;
 mod interrupted;
