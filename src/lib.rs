@@ -7,6 +7,7 @@ pub mod brain;
 pub mod cli;
 pub mod config;
 pub mod customer;
+pub mod diagnosis;
 pub mod plan;
 pub mod rotation;
 pub mod sandbox;

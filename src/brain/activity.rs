@@ -16,8 +16,6 @@ use crate::secret::BrainKey;
 /// The most events of one type that are counted over HTTP.
 const MOST_COUNTED: usize = 1000;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// Heartbeats of this long are looked at for all customers at once; what is older is looked up for each that needs it.
-const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a customer's hosts did lately.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,8 +89,8 @@ impl Brain {
     }
 }
 
-/// Heartbeats of the last day and counts of the last hour for all customers in one pass, then the last heartbeat of those
-/// that had none in that day: by the index that the lookup of a single customer needs as well.
+/// The last hour of all customers in one pass, then the last heartbeat of those that had none in it, which are few: by the
+/// index that the lookup of a single customer needs as well.
 const QUERY: &str = "\
 with recent as (
   select customer_id, event_type,
@@ -102,9 +100,8 @@ with recent as (
          case when event_type = 'heartbeat'
               then (array_agg(left(payload->>'hostname', 256) order by ts desc))[1] end as hostname
   from events
-  where customer_id = any($1) and ts < 'infinity'
-    and ((event_type = 'heartbeat' and ts >= $2)
-      or (event_type in ('session.start', 'session.end', 'tool_call') and ts >= $3))
+  where customer_id = any($1) and event_type in ('heartbeat', 'session.start', 'session.end', 'tool_call')
+    and ts >= $2 and ts < 'infinity'
   group by 1, 2, 3, 4
 )
 select customer_id, event_type, status, exit_code, events, last, coalesce(hostname, '') from recent
@@ -126,13 +123,12 @@ impl Database {
         now: Timestamp,
     ) -> Result<HashMap<CustomerId, Activity>, BrainError> {
         let ids: Vec<&str> = customers.iter().map(|id| id.as_str()).collect();
-        let day = system_time(before(now, DAY))?;
         let hour = system_time(before(now, HOUR))?;
         let mut found: HashMap<&str, (CustomerId, Option<Heartbeat>, Hour)> = customers
             .iter()
             .map(|id| (id.as_str(), ((*id).clone(), None, Hour::default())))
             .collect();
-        for row in self.query(QUERY, &[&ids, &day, &hour]).await? {
+        for row in self.query(QUERY, &[&ids, &hour]).await? {
             let id: &str = column(&row, 0)?;
             let Some((_, heartbeat, hour)) = found.get_mut(id) else {
                 continue;

@@ -59,7 +59,8 @@ impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(at) => at.fmt(f),
-            Self::Odd(odd) => write!(f, "at {}?", odd.to_string().escape_debug()),
+            Self::Odd(Value::String(text)) => write!(f, "({text})"),
+            Self::Odd(odd) => write!(f, "({odd})"),
         }
     }
 }

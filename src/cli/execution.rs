@@ -147,20 +147,21 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)
         }
-        StepError::HostFailed(failure) => {
+        StepError::LaunchRefused { diagnosis, error } => {
             let mut shown =
-                Failure::words(Kind::HostFailed, failure.to_string()).hint(failure.hint.clone());
-            shown.evidence = failure.evidence.clone();
+                Failure::words(Kind::Refused, diagnosis.to_string()).diagnosed(*diagnosis);
+            shown.causes.push(error.to_string());
             shown
         }
+        StepError::HostFailed(diagnosis) => {
+            Failure::words(Kind::HostFailed, diagnosis.to_string()).diagnosed(*diagnosis)
+        }
         error @ StepError::NoHeartbeat { .. } => {
-            let StepError::NoHeartbeat { instance_id, .. } = &error else {
-                return Failure::new(Kind::NoHeartbeat, &error);
+            let shown = Failure::new(Kind::NoHeartbeat, &error);
+            let StepError::NoHeartbeat { diagnosis, .. } = error else {
+                return shown;
             };
-            let hint = format!(
-                "the host is kept; its log: aws ec2 get-console-output --latest --output text --instance-id {instance_id}. Run the same command again to wait longer"
-            );
-            Failure::new(Kind::NoHeartbeat, &error).hint(hint)
+            shown.diagnosed(*diagnosis)
         }
         error @ StepError::NoToolCall { .. } => Failure::new(Kind::NoHeartbeat, &error).hint(
             "the events come from software that others install on the host: start an agent there while the command waits, or leave --expect-tool-call out",

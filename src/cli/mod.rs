@@ -1,12 +1,16 @@
 //! The command line: one file a subcommand.
 
+pub mod diagnose;
+pub mod drill;
 mod ending;
 pub mod events;
 mod execution;
+mod fault;
 mod inputs;
 pub mod onboard;
 mod onboarding;
 pub mod rotate_brain_key;
+pub mod rotate_tailscale_key;
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -20,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
+use crate::sandbox::Fault;
 use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -40,6 +45,9 @@ pub struct Global {
     /// Use the embedded sandbox instead of AWS, the brain and Tailscale: nothing leaves this machine.
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
+    /// Something that goes wrong in the sandbox; can be given more than once.
+    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
+    pub faults: Vec<Fault>,
     /// AWS profile to take credentials and region from [env: AWS_PROFILE].
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
@@ -77,6 +85,7 @@ impl Global {
             region: self.region.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
+            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -85,11 +94,14 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    RotateTailscaleKey(rotate_tailscale_key::RotateTailscaleKeyArgs),
     RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
     Tailnet(tailnet::TailnetArgs),
+    Diagnose(diagnose::DiagnoseArgs),
+    Drill(drill::DrillArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -103,9 +115,16 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    if let Err(failure) = check_faults(&cli) {
+        failure.show(&terminal);
+        return ExitCode::from(failure.kind.exit_code());
+    }
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => {
+            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        }
         Command::RotateBrainKey(args) => {
             with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
         }
@@ -113,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
+        Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
+        Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {
@@ -122,6 +143,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.kind.exit_code())
         }
     }
+}
+
+/// Faults are of the sandbox; a real environment must not be thought to have them.
+fn check_faults(cli: &Cli) -> Result<(), Failure> {
+    let in_sandbox = cli.global.sandbox || matches!(cli.command, Command::Sandbox(_));
+    if cli.global.faults.is_empty() || in_sandbox {
+        return Ok(());
+    }
+    Err(Failure::words(
+        Kind::Usage,
+        "--fault is for the sandbox, and --sandbox is not given",
+    )
+    .hint("add --sandbox; a drill takes the faults as arguments: m8trx drill FAULT"))
 }
 
 fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -29,6 +29,9 @@ pub struct OnboardArgs {
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// End the host when it fails and this run has launched it, for scripts; otherwise it is kept to be looked at.
+    #[arg(long)]
+    terminate_on_failure: bool,
     #[command(flatten)]
     onboarding: OnboardingArgs,
 }
@@ -138,11 +141,49 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
         }
     }
     let report = execute("onboard", &plan, &observed, &context, terminal).await;
-    finish(&context, report, terminal)
+    finish(args, &context, report, terminal).await
+}
+
+/// Says how to reach a host that failed, or ends it where that was asked for.
+async fn kept_or_ended(
+    args: &OnboardArgs,
+    context: &Context,
+    launched: bool,
+    mut failure: Failure,
+    terminal: &Terminal,
+) -> Failure {
+    let Some(diagnosis) = failure.diagnosis.clone() else {
+        return failure;
+    };
+    let Some(host) = context.found.host.get() else {
+        return failure;
+    };
+    if args.terminate_on_failure && launched {
+        match context.aws.terminate(&host.id).await {
+            Ok(_) => {
+                return failure.hint(format!(
+                    "{} was ended, as --terminate-on-failure asks; without it, it is kept to be looked at",
+                    host.id
+                ));
+            }
+            Err(e) => terminal.warn(format!("{} could not be ended: {e}", host.id)),
+        }
+    }
+    failure.advise(diagnosis.how_to_reach_it());
+    failure.advise(diagnosis.how_to_go_on());
+    if args.terminate_on_failure && !launched {
+        return failure.hint(format!("{} is kept: this run has not launched it", host.id));
+    }
+    failure
 }
 
 /// The result, or what failed with what exists by now and how to go on.
-fn finish(context: &Context, report: RunReport, terminal: &Terminal) -> Result<(), Failure> {
+async fn finish(
+    args: &OnboardArgs,
+    context: &Context,
+    report: RunReport,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     if let Some((step, error)) = report.failure {
         let interrupted = matches!(error, StepError::Interrupted);
         let failure = if interrupted {
@@ -166,7 +207,12 @@ fn finish(context: &Context, report: RunReport, terminal: &Terminal) -> Result<(
             "run the same command again to go on: it keeps what exists (m8trx onboard {})",
             context.customer
         );
-        let has_hint = failure.hint.is_some();
+        let launched = report
+            .steps
+            .iter()
+            .any(|step| step.name == "host" && matches!(step.outcome, Outcome::Created(_)));
+        let failure = kept_or_ended(args, context, launched, failure, terminal).await;
+        let has_hint = failure.hint.is_some() || failure.diagnosis.is_some();
         return Err(if has_hint {
             failure
         } else {

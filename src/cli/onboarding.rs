@@ -103,6 +103,7 @@ pub(super) async fn context(
         subnet: settings.subnet.clone(),
         ami: settings.ami.clone(),
         timeout: settings.timeout,
+        pace: settings.pace,
         mark,
         ..Context::new(customer.clone(), aws, brain)
     })

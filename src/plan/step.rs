@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{Event, Events, Outcome};
 use crate::aws::AwsError;
 use crate::brain::BrainError;
+use crate::diagnosis::Diagnosis;
 use crate::secret::InvalidSecret;
 use crate::tailnet::TailnetError;
 use crate::tailnet::lock::LockError;
@@ -140,12 +141,22 @@ pub enum StepError {
         /// What to do.
         hint: String,
     },
+    /// EC2 refused to launch the host, and it is known what that means.
+    #[error("the host could not be launched: {}", .diagnosis.what)]
+    LaunchRefused {
+        /// What it means.
+        diagnosis: Box<Diagnosis>,
+        /// EC2's own words.
+        #[source]
+        error: AwsError,
+    },
     /// The host's boot ended without success.
     #[error("{0}")]
-    HostFailed(Box<HostFailure>),
+    HostFailed(Box<Diagnosis>),
     /// The host is up but nothing arrived.
     #[error(
-        "no heartbeat of {customer} reached the brain within {waited_s} s; {instance_id} is {state}, {bootstrap}"
+        "no heartbeat of {customer} reached the brain within {waited_s} s; {instance_id} is {state}, {bootstrap}: {}",
+        .diagnosis.what
     )]
     NoHeartbeat {
         /// The customer.
@@ -158,6 +169,8 @@ pub enum StepError {
         bootstrap: String,
         /// How long it was waited for, in seconds.
         waited_s: u64,
+        /// Why, as far as it can be told.
+        diagnosis: Box<Diagnosis>,
     },
     /// The host beats, but nothing on it reported the call of a tool.
     #[error(
@@ -213,29 +226,4 @@ pub enum StepError {
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// A host that will not report, and what its console says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostFailure {
-    /// The customer.
-    pub customer: String,
-    /// The host.
-    pub instance_id: String,
-    /// Where and why, in one sentence.
-    pub what: String,
-    /// The lines of the console that show it, secrets masked.
-    pub evidence: Vec<String>,
-    /// What to do.
-    pub hint: String,
-}
-
-impl std::fmt::Display for HostFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the host {} of {} failed to boot: {}",
-            self.instance_id, self.customer, self.what
-        )
-    }
 }

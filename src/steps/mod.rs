@@ -21,7 +21,7 @@ use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
 use crate::brain::{Brain, BrainUrl, Heartbeat};
-use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT};
+use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
@@ -53,6 +53,8 @@ pub struct Context {
     pub timeout: Duration,
     /// What the brain is told a new key is for.
     pub key_label: String,
+    /// How closely a host is watched.
+    pub pace: Pace,
     /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
     /// what is the customer's.
     pub mark: Option<Mark>,
@@ -145,6 +147,7 @@ impl Context {
             subnet: None,
             ami: None,
             timeout: DEFAULT_TIMEOUT,
+            pace: Pace::default(),
             mark: None,
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),

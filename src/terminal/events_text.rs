@@ -151,6 +151,7 @@ fn line(event: &BrainEvent) -> String {
             }));
         }
         Value::Null => parts.push("no payload".to_owned()),
+        Value::String(text) => parts.push(format!("payload {text}")),
         other => parts.push(format!("payload {other}")),
     }
     let text = format!("{ts}  {:13}  {}", event.event_type, parts.join(", "));
@@ -320,12 +321,12 @@ mod tests {
             (
                 TOOL_CALL,
                 json!("odd\n\u{1b}[2J"),
-                "tool_call      payload \"odd\\n\\u001b[2J\"",
+                "tool_call      payload odd\\n\\u{1b}[2J",
             ),
             (
                 "x\u{7}y",
                 json!({"a": {"b": 1}}),
-                "x\\u{7}y           a={\"b\":1}",
+                "x\\u{7}y            a={\"b\":1}",
             ),
             (
                 TOOL_CALL,

@@ -3,12 +3,15 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod diagnose;
+mod drill;
 mod events;
 mod fleet;
 mod interrupted;
 mod onboard;
 mod patterns;
 mod rotate_brain_key;
+mod rotate_tailscale_key;
 mod sandbox_up;
 mod secrets;
 mod smoke;

@@ -135,12 +135,16 @@ impl Run {
         Some((None, removal_failure(&customer, removed)?))
     }
 
-    /// What to do, as it stands after the removal: a hint that speaks of a host that is kept holds with `--keep` only.
-    fn after_removal(&self, failure: Failure, removed_all: bool) -> Failure {
+    /// What to do, as it stands after the removal: there is a host to be reached with `--keep` only.
+    fn after_removal(&self, mut failure: Failure, removed_all: bool) -> Failure {
         let customer = &self.context.customer;
         let cleanup = cleanup_command(customer);
         let before = failure.hint.clone();
-        let before = before.filter(|hint| self.keep || !hint.starts_with("the host is kept"));
+        if self.keep
+            && let Some(diagnosis) = failure.diagnosis.clone()
+        {
+            failure.advise(diagnosis.how_to_reach_it());
+        }
         let after = if self.keep {
             format!("everything is kept; remove it with: {cleanup}")
         } else if !removed_all {
@@ -322,10 +326,7 @@ impl Run {
             ended: Timestamp::now(),
             finding: failed.map(|(step, failure)| Finding {
                 step: step.map(str::to_owned),
-                cause: None,
-                what: failure.causes.join(": "),
-                evidence: failure.evidence.clone(),
-                remedy: failure.hint.clone().into_iter().collect(),
+                ..finding(failure)
             }),
             made: made.spans().to_vec(),
             host,
@@ -343,6 +344,33 @@ impl Run {
             facts,
             secrets: secrets.into_iter().flatten().map(Into::into).collect(),
         }
+    }
+}
+
+/// A failure as the report shows it.
+fn finding(failure: &Failure) -> Finding {
+    let hint = failure.hint.clone();
+    let what = failure.causes.join(": ");
+    match failure.diagnosis.as_deref() {
+        None => Finding {
+            step: None,
+            cause: None,
+            what,
+            evidence: failure.evidence.clone(),
+            remedy: hint.into_iter().collect(),
+        },
+        Some(diagnosis) => Finding {
+            step: None,
+            cause: Some(diagnosis.cause.to_owned()),
+            what,
+            evidence: diagnosis.evidence.clone(),
+            remedy: diagnosis
+                .remedy
+                .iter()
+                .map(|remedy| remedy.text().to_owned())
+                .chain(hint)
+                .collect(),
+        },
     }
 }
 
