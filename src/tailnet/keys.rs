@@ -87,6 +87,11 @@ impl AuthKey {
             .map(|at| at.duration_since(now).as_hours().max(0) / 24)
     }
 
+    /// Whether this program made it, by its description.
+    pub fn is_minted(&self) -> bool {
+        self.description.starts_with("m8trx-")
+    }
+
     /// Whether it lets in devices of exactly this customer.
     pub fn is_of(&self, customer: &CustomerId) -> bool {
         self.tags() == [customer.tailscale_tag()]
