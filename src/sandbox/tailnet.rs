@@ -185,10 +185,11 @@ impl Tailnet {
     /// An instance is gone: its device goes offline, and an ephemeral one is removed (at Tailscale some time later).
     pub fn instance_gone(&self, instance: &str) {
         let mut state = self.state();
+        let lingers = state.conduct.ephemeral_devices_linger;
         if let Some(device) = state.devices.get_mut(instance) {
             device.online = false;
             device.last_seen = Timestamp::now();
-            if device.ephemeral {
+            if device.ephemeral && !lingers {
                 state.devices.remove(instance);
             }
         }

@@ -387,7 +387,7 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         None if left.is_empty() => return None,
         None => Failure::words(
             Kind::Other,
-            "AWS still lists things that were removed".to_owned(),
+            "AWS or the tailnet still lists things that were removed".to_owned(),
         ),
     };
     failure.evidence.extend(left);
