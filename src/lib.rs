@@ -7,6 +7,7 @@ pub mod brain;
 pub mod cli;
 pub mod config;
 pub mod customer;
+pub mod parameter;
 pub mod plan;
 pub mod sandbox;
 pub mod secret;

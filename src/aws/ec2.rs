@@ -168,6 +168,14 @@ impl Aws {
         Ok(found)
     }
 
+    /// Every instance that is tagged for a customer, whichever, and has not ended.
+    pub async fn fleet_hosts(&self) -> Result<Vec<Instance>, AwsError> {
+        let by = filter("tag-key", &[CUSTOMER_TAG_KEY]);
+        let mut found = self.instances_where(by, CUSTOMER_TAG_KEY).await?;
+        found.retain(Instance::is_live);
+        Ok(found)
+    }
+
     /// The instance that was launched with a client token.
     pub async fn instance_by_token(&self, token: &str) -> Result<Option<Instance>, AwsError> {
         let found = self

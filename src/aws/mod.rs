@@ -6,6 +6,8 @@ pub mod ec2_launch;
 pub mod ec2_network;
 pub mod error;
 pub mod iam;
+pub mod operations;
+pub mod operator_policy;
 pub mod ssm;
 
 pub use client::{Aws, AwsSettings, StaticCredentials};

@@ -19,6 +19,19 @@ pub struct Parameter {
     pub modified: Option<Timestamp>,
 }
 
+/// What is known of a parameter without reading its value.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Its whole name.
+    pub name: String,
+    /// `String`, `StringList` or `SecureString`.
+    pub kind: String,
+    /// Raised by one at each overwrite.
+    pub version: i64,
+    /// When the value was last written.
+    pub modified: Option<Timestamp>,
+}
+
 /// Whether a value is stored encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -174,6 +187,9 @@ impl Aws {
             .send()
             .await
             .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
+        if tags.is_empty() {
+            return Ok(answer.version());
+        }
         self.ssm
             .add_tags_to_resource()
             .resource_type(ResourceTypeForTagging::Parameter)
@@ -241,28 +257,61 @@ impl Aws {
 
     /// The names of all parameters beneath a path, at any depth, without their values.
     pub async fn parameter_names(&self, path: &str) -> Result<Vec<String>, AwsError> {
+        let found = self.parameters_beneath(path).await?;
+        Ok(found.into_iter().map(|parameter| parameter.name).collect())
+    }
+
+    /// All parameters beneath a path, at any depth, without their values.
+    pub async fn parameters_beneath(&self, path: &str) -> Result<Vec<Described>, AwsError> {
         let beneath = ParameterStringFilter::builder()
             .key("Path")
             .option("Recursive")
             .values(path)
             .build()
             .expect("the key is set");
+        self.described(beneath, path).await
+    }
+
+    /// One parameter, without its value; `None` when there is none of this name.
+    pub async fn described_parameter(&self, name: &str) -> Result<Option<Described>, AwsError> {
+        let named = ParameterStringFilter::builder()
+            .key("Name")
+            .option("Equals")
+            .values(name)
+            .build()
+            .expect("the key is set");
+        Ok(self.described(named, name).await?.into_iter().next())
+    }
+
+    async fn described(
+        &self,
+        filter: ParameterStringFilter,
+        about: &str,
+    ) -> Result<Vec<Described>, AwsError> {
         let mut pages = self
             .ssm
             .describe_parameters()
-            .parameter_filters(beneath)
+            .parameter_filters(filter)
             .into_paginator()
             .send();
-        let mut names = Vec::new();
+        let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(path))?;
-            names.extend(
-                page.parameters()
-                    .iter()
-                    .filter_map(|parameter| parameter.name().map(str::to_owned)),
-            );
+            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(about))?;
+            found.extend(page.parameters().iter().filter_map(|parameter| {
+                Some(Described {
+                    name: parameter.name()?.to_owned(),
+                    kind: parameter
+                        .r#type()
+                        .map(|kind| kind.as_str().to_owned())
+                        .unwrap_or_default(),
+                    version: parameter.version(),
+                    modified: parameter
+                        .last_modified_date()
+                        .and_then(|at| Timestamp::from_second(at.secs()).ok()),
+                })
+            }));
         }
-        Ok(names)
+        Ok(found)
     }
 
     /// Deletes a parameter; `false` when there was none.

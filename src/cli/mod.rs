@@ -1,13 +1,19 @@
 //! The command line: one file a subcommand.
 
+pub mod brain_url;
 mod execution;
+pub mod iam;
 mod inputs;
+pub mod launch;
+pub mod mint_key;
 pub mod onboard;
 mod onboarding;
+pub mod params;
 pub mod sandbox;
 pub mod smoke;
 pub mod target;
 pub mod user_data;
+pub mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,6 +87,12 @@ impl Global {
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
     Smoke(Box<smoke::SmokeArgs>),
+    Params(params::ParamsArgs),
+    BrainUrl(brain_url::BrainUrlArgs),
+    MintKey(mint_key::MintKeyArgs),
+    Iam(iam::IamArgs),
+    Launch(launch::LaunchArgs),
+    Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -98,6 +110,12 @@ pub fn main() -> ExitCode {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
+        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
+        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
+        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, brain_url, unusable_brain};
+use super::inputs::{Given, answering, brain_url};
 use crate::aws::Aws;
-use crate::brain::Brain;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
@@ -81,9 +80,7 @@ pub(super) async fn context(
     terminal: &Terminal,
 ) -> Result<Context, Failure> {
     let url = brain_url(&aws, settings, terminal).await?;
-    let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
-    terminal.say(format!("Brain at {} answers", brain.url()));
+    let brain = answering(url, terminal).await?;
     Ok(Context {
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),

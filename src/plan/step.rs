@@ -175,6 +175,20 @@ pub enum StepError {
         /// The name EC2 gave the host.
         expected: String,
     },
+    /// The brain has moved, and not every host reports to where it is now.
+    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::terminal::text::counted(*.hosts, "host"))]
+    NotFollowed {
+        /// Where the brain is now.
+        url: String,
+        /// How many hosts report to it.
+        following: usize,
+        /// How many run.
+        hosts: usize,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// The others, one line each.
+        missing: Vec<String>,
+    },
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,
