@@ -133,6 +133,8 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
     })
 }
 
+const INSTANCES_IN_A_PAGE: i32 = 1000;
+
 impl Aws {
     pub(super) fn ec2_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
@@ -142,11 +144,17 @@ impl Aws {
         AwsError::from_sdk("ec2", operation, &self.region, error)
     }
 
-    async fn instances_where(&self, by: Filter, about: &str) -> Result<Vec<Instance>, AwsError> {
+    /// Every instance that a filter lets through, in pages as large as EC2 gives them.
+    pub(super) async fn instances_where(
+        &self,
+        by: Filter,
+        about: &str,
+    ) -> Result<Vec<Instance>, AwsError> {
         let mut pages = self
             .ec2
             .describe_instances()
             .filters(by)
+            .max_results(INSTANCES_IN_A_PAGE)
             .into_paginator()
             .send();
         let mut found = Vec::new();
@@ -170,14 +178,6 @@ impl Aws {
         let by = filter(&format!("tag:{CUSTOMER_TAG_KEY}"), &[customer.as_str()]);
         let mut found = self.instances_where(by, customer.as_str()).await?;
         found.sort_by(|a, b| (a.launched, &a.id).cmp(&(b.launched, &b.id)));
-        Ok(found)
-    }
-
-    /// Every instance with a `Customer` tag, whoever's.
-    pub async fn hosts_of_all_customers(&self) -> Result<Vec<Instance>, AwsError> {
-        let by = filter("tag-key", &[CUSTOMER_TAG_KEY]);
-        let mut found = self.instances_where(by, CUSTOMER_TAG_KEY).await?;
-        found.sort_by(|a, b| (&a.customer, &a.id).cmp(&(&b.customer, &b.id)));
         Ok(found)
     }
 

@@ -7,6 +7,8 @@ pub mod ec2_network;
 pub mod error;
 pub mod fleet;
 pub mod iam;
+pub mod operations;
+pub mod operator_policy;
 pub mod ssm;
 
 pub use client::{Aws, AwsSettings, StaticCredentials};

@@ -109,7 +109,7 @@ async fn show(
     let devices = tailnet.devices().await?;
     let hosts = match only {
         Some(customer) => aws.customer_instances(customer).await?,
-        None => aws.hosts_of_all_customers().await?,
+        None => aws.customers_instances(None).await?,
     };
     let mut rows = join(only, &devices, &hosts);
     let customers: Vec<CustomerId> = {
