@@ -12,4 +12,5 @@ pub mod sandbox;
 pub mod secret;
 pub mod smoke;
 pub mod steps;
+pub mod tailnet;
 pub mod terminal;

@@ -137,7 +137,11 @@ impl Aws {
         AwsError::from_sdk("ec2", operation, &self.region, error)
     }
 
-    async fn instances_where(&self, by: Filter, about: &str) -> Result<Vec<Instance>, AwsError> {
+    pub(super) async fn instances_where(
+        &self,
+        by: Filter,
+        about: &str,
+    ) -> Result<Vec<Instance>, AwsError> {
         let mut pages = self
             .ec2
             .describe_instances()

@@ -6,6 +6,7 @@ pub mod onboard;
 mod onboarding;
 pub mod sandbox;
 pub mod smoke;
+pub mod tailnet;
 pub mod target;
 pub mod user_data;
 
@@ -81,6 +82,7 @@ impl Global {
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
     Smoke(Box<smoke::SmokeArgs>),
+    Tailnet(tailnet::TailnetArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

@@ -63,6 +63,8 @@ pub struct Failure {
     pub evidence: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// The result is on stdout already, and says that it is a failure.
+    pub has_result: bool,
 }
 
 #[derive(Serialize)]
@@ -92,6 +94,7 @@ impl Failure {
             causes,
             evidence: Vec::new(),
             hint: None,
+            has_result: false,
         }
     }
 
@@ -102,7 +105,14 @@ impl Failure {
             causes: vec![what.into()],
             evidence: Vec::new(),
             hint: None,
+            has_result: false,
         }
+    }
+
+    /// The result is on stdout already: no document of the failure may follow it there.
+    pub fn with_result(mut self) -> Self {
+        self.has_result = true;
+        self
     }
 
     /// Says what to do.
@@ -144,7 +154,7 @@ impl Failure {
                 terminal.paint("hint:", |style| style.cyan().bold())
             ));
         }
-        if terminal.output == OutputFormat::Json {
+        if terminal.output == OutputFormat::Json && !self.has_result {
             let document = Document {
                 schema: "m8trx.error/1",
                 error: first,

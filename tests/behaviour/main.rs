@@ -9,4 +9,5 @@ mod patterns;
 mod sandbox_up;
 mod secrets;
 mod smoke;
+mod tailnet_policy;
 mod terminal;

@@ -1,0 +1,3 @@
+//! The tailnet.
+
+pub mod policy;
