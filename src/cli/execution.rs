@@ -141,6 +141,7 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             };
             Failure::new(kind, &error).maybe_hint(error.hint())
         }
+        StepError::Tailnet(error) => error.into(),
         StepError::Secret(error) => Failure::new(Kind::Precondition, &error),
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)

@@ -13,6 +13,7 @@ use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
 use crate::steps::{Context, Mark};
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::plan_table::PlanDocument;
@@ -85,6 +86,7 @@ pub(super) async fn context(
     brain.probe().await.map_err(unusable_brain)?;
     terminal.say(format!("Brain at {} answers", brain.url()));
     Ok(Context {
+        tailnet: settings.tailnet.clone().map(Tailnet::new),
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
         database_url: settings.brain.database_url.clone(),

@@ -21,6 +21,7 @@ use crate::smoke::checks::Findings;
 use crate::smoke::inventory::{Inventory, Kind as Thing};
 use crate::smoke::{self, removal, report};
 use crate::steps::{Context, Mark};
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use finish::Run;
@@ -237,6 +238,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let settings = &target.settings;
     let token = admin_token(settings)?;
     let aws = target.aws(terminal).await?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
     let found = Inventory::read(&aws, customer).await?;
     let marks = found.marks();
     let mut cleaned = Cleaned::new(customer);
@@ -264,6 +266,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let interrupts = Interrupts::listen(customer, false, terminal)?;
     for mark in marks {
         let context = Arc::new(Context {
+            tailnet: tailnet.clone(),
             admin_token: token.clone(),
             mark: Some(mark.clone()),
             ..Context::new(customer.clone(), aws.clone(), Brain::new(url.clone()))

@@ -4,6 +4,7 @@ use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
 use crate::sandbox::{Sandbox, SandboxOptions};
+use crate::tailnet::TailnetError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -92,6 +93,17 @@ impl From<ConnectError> for Failure {
 impl From<AwsError> for Failure {
     fn from(error: AwsError) -> Self {
         let kind = if error.code().is_some() {
+            Kind::Refused
+        } else {
+            Kind::Other
+        };
+        Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<TailnetError> for Failure {
+    fn from(error: TailnetError) -> Self {
+        let kind = if error.is_refusal() {
             Kind::Refused
         } else {
             Kind::Other

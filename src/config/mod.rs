@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults.
 
 mod file;
+mod tailscale;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crate::aws::{AwsSettings, StaticCredentials};
 use crate::brain::BrainUrl;
 use crate::secret::SecretString;
+use crate::tailnet::TailnetSettings;
 
 use file::{File, secret_file};
 use value::{brain_url, check_region, endpoint, words};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub brain: BrainSettings,
     /// Where a Tailscale auth key is read from instead of a prompt.
     pub tailscale_key_file: Option<PathBuf>,
+    /// Tailscale's API, where an OAuth client is configured.
+    pub tailnet: Option<TailnetSettings>,
     /// `t3.small`, for example.
     pub instance_type: String,
     /// A subnet instead of the default VPC.
@@ -236,6 +240,7 @@ impl Settings {
         } else {
             file.brain.database_url.map(|text| text.0)
         };
+        let tailnet = tailscale::api(&file.tailscale, environment, &path)?;
         let timeout = match (flags.timeout, &file.launch.timeout) {
             (Some(timeout), _) => timeout,
             (None, Some(text)) => parse_duration(text).map_err(|reason| ConfigError::Value {
@@ -266,6 +271,7 @@ impl Settings {
                 .clone()
                 .or_else(|| variable("M8TRX_TAILSCALE_KEY_FILE").map(PathBuf::from))
                 .or_else(|| file.tailscale.auth_key_file.map(beside)),
+            tailnet,
             instance_type: flags
                 .instance_type
                 .clone()

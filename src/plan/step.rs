@@ -7,6 +7,7 @@ use super::event::{Event, Events, Outcome};
 use crate::aws::AwsError;
 use crate::brain::BrainError;
 use crate::secret::InvalidSecret;
+use crate::tailnet::TailnetError;
 
 /// One thing that is ensured.
 #[async_trait]
@@ -121,6 +122,9 @@ pub enum StepError {
     /// The brain refused or did not answer.
     #[error(transparent)]
     Brain(#[from] BrainError),
+    /// Tailscale's API refused or did not answer.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
     /// A secret that cannot be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),

@@ -8,6 +8,7 @@ pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
 pub mod security_group;
+pub mod tailnet_membership;
 pub mod tailscale_auth_key;
 
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
+use crate::tailnet::Tailnet;
 
 /// What the steps of one customer share: who, where, what was given, and what was found on the way.
 pub struct Context {
@@ -32,6 +34,8 @@ pub struct Context {
     pub aws: Aws,
     /// The brain.
     pub brain: Brain,
+    /// Tailscale's API, where an OAuth client is configured.
+    pub tailnet: Option<Tailnet>,
     /// How a brain key comes to be, where one is needed.
     pub mint: Option<Mint>,
     /// The brain's admin token, where one is configured: to mint and to revoke.
@@ -122,13 +126,14 @@ impl Found {
 }
 
 impl Context {
-    /// A customer at a brain in an AWS account, with nothing given yet: no way to mint, no database, the defaults of a
-    /// new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
+    /// A customer at a brain in an AWS account, with nothing given yet: no way to mint, no database, no Tailscale API,
+    /// the defaults of a new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
     pub fn new(customer: CustomerId, aws: Aws, brain: Brain) -> Self {
         Self {
             customer,
             aws,
             brain,
+            tailnet: None,
             mint: None,
             admin_token: None,
             database_url: None,

@@ -1,3 +1,11 @@
-//! The tailnet.
+//! The tailnet: Tailscale's API, and what of it concerns a customer.
 
+pub mod client;
+pub mod devices;
+pub mod error;
+pub mod keys;
 pub mod policy;
+pub mod policy_file;
+
+pub use client::{Tailnet, TailnetSettings};
+pub use error::TailnetError;
