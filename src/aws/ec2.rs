@@ -172,6 +172,14 @@ impl Aws {
         Ok(found)
     }
 
+    /// Every instance with a `Customer` tag, whoever's.
+    pub async fn hosts_of_all_customers(&self) -> Result<Vec<Instance>, AwsError> {
+        let by = filter("tag-key", &[CUSTOMER_TAG_KEY]);
+        let mut found = self.instances_where(by, CUSTOMER_TAG_KEY).await?;
+        found.sort_by(|a, b| (&a.customer, &a.id).cmp(&(&b.customer, &b.id)));
+        Ok(found)
+    }
+
     /// The instance that was launched with a client token.
     pub async fn instance_by_token(&self, token: &str) -> Result<Option<Instance>, AwsError> {
         let found = self

@@ -142,6 +142,7 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             Failure::new(kind, &error).maybe_hint(error.hint())
         }
         StepError::Tailnet(error) => error.into(),
+        StepError::Lock(error) => error.into(),
         StepError::Secret(error) => Failure::new(Kind::Precondition, &error),
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)
@@ -166,6 +167,9 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         ),
         error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
             "another machine reports with this customer's key: find it by that name, and mint a new key",
+        ),
+        ref error @ StepError::Device { ref fix, .. } => Failure::new(Kind::Refused, error).hint(
+            format!("{fix}; then run the same command again: the host is kept"),
         ),
         StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }

@@ -85,8 +85,17 @@ pub(super) async fn context(
     let brain = Brain::new(url);
     brain.probe().await.map_err(unusable_brain)?;
     terminal.say(format!("Brain at {} answers", brain.url()));
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    if let Some(tailnet) = &tailnet {
+        // A wrong secret is known now rather than when half of the plan is done.
+        tailnet.sign_in().await?;
+        terminal.say(format!(
+            "Tailscale takes the OAuth client {}",
+            tailnet.client_id()
+        ));
+    }
     Ok(Context {
-        tailnet: settings.tailnet.clone().map(Tailnet::new),
+        tailnet,
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
         database_url: settings.brain.database_url.clone(),

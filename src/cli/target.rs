@@ -5,6 +5,7 @@ use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -109,5 +110,15 @@ impl From<TailnetError> for Failure {
             Kind::Other
         };
         Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let kind = match &error {
+            LockError::NoCommand | LockError::Failed { .. } => Kind::Precondition,
+            LockError::File(_) | LockError::NoNodeKey(_) => Kind::Other,
+        };
+        Self::new(kind, &error).hint(error.hint())
     }
 }

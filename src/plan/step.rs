@@ -8,6 +8,7 @@ use crate::aws::AwsError;
 use crate::brain::BrainError;
 use crate::secret::InvalidSecret;
 use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 
 /// One thing that is ensured.
 #[async_trait]
@@ -125,6 +126,9 @@ pub enum StepError {
     /// Tailscale's API refused or did not answer.
     #[error(transparent)]
     Tailnet(#[from] TailnetError),
+    /// The key or the node could not be signed for Tailnet Lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A secret that cannot be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
@@ -178,6 +182,18 @@ pub enum StepError {
         reported: String,
         /// The name EC2 gave the host.
         expected: String,
+    },
+    /// The host runs, and its device in the tailnet cannot reach the brain.
+    #[error("the host {instance_id} of {customer} cannot reach the brain: {what}")]
+    Device {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// What is wrong with the device.
+        what: String,
+        /// What to do.
+        fix: String,
     },
     /// The operator interrupted the run.
     #[error("interrupted")]

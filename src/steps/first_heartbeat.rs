@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::Context;
+use super::{Context, tailnet_watch};
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::{BootstrapLog, last_lines};
 use crate::brain::database::Database;
@@ -279,7 +279,8 @@ impl Step for FirstHeartbeat {
                 hint: "run the same command again".to_owned(),
             });
         };
-        let heartbeat = self.wait(host, run).await?;
+        let waiting = self.wait(host, run);
+        let heartbeat = tailnet_watch::alongside(&self.0, host, run, waiting).await?;
         let detail = format!("from {} at {}", heartbeat.hostname, heartbeat.ts);
         let _ = self.0.found.heartbeat.set(heartbeat);
         Ok(Outcome::Arrived(detail))

@@ -9,6 +9,7 @@ pub mod image;
 pub mod instance_profile;
 pub mod security_group;
 pub mod tailnet_membership;
+pub mod tailnet_watch;
 pub mod tailscale_auth_key;
 
 use std::sync::{Arc, OnceLock};

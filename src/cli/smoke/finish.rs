@@ -96,7 +96,8 @@ impl Run {
                 Err(e) => terminal.warn(format!("the console was not read once more: {e}")),
             }
         }
-        match Inventory::read(&context.aws, &context.customer).await {
+        let (aws, tailnet) = (&context.aws, context.tailnet.as_ref());
+        match Inventory::read_all(aws, tailnet, &context.customer).await {
             Ok(found) => {
                 let owned = |items: Vec<&Item>| items.into_iter().cloned().collect();
                 self.items = owned(found.made_by(&self.mark));

@@ -2,15 +2,19 @@
 
 mod check;
 mod customers;
+mod devices;
+mod lock;
 mod policy;
 
 use clap::{Args, Subcommand};
 
 use super::Global;
+use crate::config::Settings;
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
-use crate::terminal::failure::Failure;
+use crate::terminal::failure::{Failure, Kind};
 
-/// The tailnet's policy file: make it, prove that it isolates customers.
+/// Look at the tailnet and keep customers apart in it.
 #[derive(Debug, Args)]
 pub struct TailnetArgs {
     #[command(subcommand)]
@@ -21,6 +25,8 @@ pub struct TailnetArgs {
 enum TailnetCommand {
     Policy(policy::PolicyArgs),
     Check(check::CheckArgs),
+    Devices(devices::DevicesArgs),
+    Lock(lock::LockArgs),
 }
 
 /// Runs the subcommand.
@@ -28,5 +34,15 @@ pub async fn run(args: &TailnetArgs, global: &Global, terminal: &Terminal) -> Re
     match &args.command {
         TailnetCommand::Policy(args) => policy::run(args, global, terminal).await,
         TailnetCommand::Check(args) => check::run(args, global, terminal).await,
+        TailnetCommand::Devices(args) => devices::run(args, global, terminal).await,
+        TailnetCommand::Lock(args) => lock::run(args, global, terminal).await,
     }
+}
+
+/// The client of Tailscale's API, which this command cannot do without.
+pub(super) fn client(settings: &Settings) -> Result<Tailnet, Failure> {
+    settings.tailnet.clone().map(Tailnet::new).ok_or_else(|| {
+        Failure::words(Kind::Precondition, "no OAuth client of Tailscale is configured")
+            .hint("make one in the admin console under Settings > Trust credentials, with the scopes auth_keys, policy_file and devices:core and the tag tag:m8trx-operator; then set M8TRX_TAILSCALE_CLIENT_ID and M8TRX_TAILSCALE_CLIENT_SECRET_FILE")
+    })
 }
