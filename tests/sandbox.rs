@@ -37,6 +37,7 @@ impl Trial {
             faults: faults.to_vec(),
             latency: None,
             iam_delay: Some(Duration::ZERO),
+            heartbeat_every: None,
         };
         let binary = Path::new(env!("CARGO_BIN_EXE_m8trx"));
         let sandbox = Sandbox::start_from(options, binary).await.unwrap();

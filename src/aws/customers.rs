@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::ec2::filter;
 use super::{Aws, AwsError};
-use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
+use crate::customer::CustomerId;
 
 impl Aws {
     /// Every customer with a parameter, or with a host that has not ended. No value of a parameter is read.
     pub async fn customers(&self) -> Result<BTreeSet<CustomerId>, AwsError> {
         let (names, hosts) = futures::try_join!(
             self.parameter_names("/m8trx"),
-            self.instances_where(filter("tag-key", &[CUSTOMER_TAG_KEY]), CUSTOMER_TAG_KEY),
+            self.customers_instances(None),
         )?;
         let with_parameter = names
             .iter()

@@ -6,6 +6,7 @@ pub mod ec2;
 pub mod ec2_launch;
 pub mod ec2_network;
 pub mod error;
+pub mod fleet;
 pub mod iam;
 pub mod ssm;
 

@@ -171,6 +171,13 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         ref error @ StepError::Device { ref fix, .. } => Failure::new(Kind::Refused, error).hint(
             format!("{fix}; then run the same command again: the host is kept"),
         ),
+        error @ StepError::NotFollowed {
+            old_key_revoked, ..
+        } => Failure::new(Kind::NoHeartbeat, &error).hint(if old_key_revoked {
+            "the new key is stored and the old one is revoked: on the host, `journalctl -u m8trx-brain-heartbeat` says in one line why it does not beat"
+        } else {
+            "both keys are valid, so nothing is lost: run the same command again to go on waiting. A host that does not say which key it uses takes the new one when the old one is refused: --revoke-at-once"
+        }),
         StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }
 }

@@ -1,11 +1,15 @@
 //! The command line: one file a subcommand.
 
+mod ending;
+pub mod events;
 mod execution;
 mod inputs;
 pub mod onboard;
 mod onboarding;
+pub mod rotate_brain_key;
 pub mod sandbox;
 pub mod smoke;
+pub mod status;
 pub mod tailnet;
 pub mod target;
 pub mod user_data;
@@ -81,7 +85,10 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
+    Status(status::StatusArgs),
+    Events(events::EventsArgs),
     Tailnet(tailnet::TailnetArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
@@ -99,8 +106,13 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::RotateBrainKey(args) => {
+            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
         Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
+        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
+        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

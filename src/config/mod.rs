@@ -14,7 +14,7 @@ use crate::tailnet::TailnetSettings;
 
 use file::{File, secret_file};
 use value::{brain_url, check_region, endpoint, words};
-pub use value::{is_loopback, parse_duration};
+pub use value::{is_loopback, parse_ago, parse_duration};
 
 /// How long onboarding waits for the first heartbeat unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -195,6 +195,21 @@ pub enum StepError {
         /// What to do.
         fix: String,
     },
+    /// A new key is stored, and hosts have not beaten with it.
+    #[error(
+        "no heartbeat with the new brain key of {customer} reached the brain within {waited_s} s ({})",
+        .hosts.join("; ")
+    )]
+    NotFollowed {
+        /// The customer.
+        customer: String,
+        /// The hosts, each with its last heartbeat.
+        hosts: Vec<String>,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// Whether the old key works no more.
+        old_key_revoked: bool,
+    },
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,

@@ -39,6 +39,7 @@ pub(crate) struct Surroundings {
     pub host_binary: PathBuf,
     pub brain_port: u16,
     pub faults: Vec<Fault>,
+    pub heartbeat_every: Option<Duration>,
 }
 
 /// The running machines. Dropping it ends them without waiting.
@@ -210,6 +211,7 @@ impl Surroundings {
                     .contains(&Fault::AptFailed)
                     .then_some(AptFault::MirrorDown),
                 systemd_fails: self.faults.contains(&Fault::SystemdFailed),
+                heartbeat_every: self.heartbeat_every,
                 ..HostConditions::default()
             },
         }

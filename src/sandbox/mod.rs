@@ -11,6 +11,7 @@
 mod brain;
 mod cloud;
 mod fault;
+mod fleet;
 pub mod host;
 mod http;
 mod machines;
@@ -30,6 +31,7 @@ use brain::Brain;
 use cloud::Cloud;
 pub use cloud::RecordedCall;
 pub use fault::{Fault, UnknownFault};
+pub use fleet::{NotSettled, SettledCustomer};
 use host::HostError;
 use http::Server;
 use machines::{Machines, Surroundings, listen};
@@ -50,6 +52,9 @@ pub struct SandboxOptions {
     pub latency: Option<Duration>,
     /// How long EC2 does not know a new instance profile; without it 300 ms, or 20 s under [`Fault::SlowIam`].
     pub iam_delay: Option<Duration>,
+    /// How often hosts beat, instead of every five minutes; they look for a new key at every beat then. systemd starts a
+    /// service at most five times in ten seconds.
+    pub heartbeat_every: Option<Duration>,
 }
 
 /// A sandbox could not be started.
@@ -154,6 +159,7 @@ impl Sandbox {
             host_binary: host_binary.to_owned(),
             brain_port: brain_server.address().port(),
             faults,
+            heartbeat_every: options.heartbeat_every,
         };
         Ok(Self {
             machines: Machines::start(surroundings, commands),

@@ -17,7 +17,7 @@ use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// A heartbeat older than this says nothing about now: three beats of the timer, which beats every five minutes.
-const RECENT: SignedDuration = SignedDuration::from_mins(15);
+pub(crate) const RECENT: SignedDuration = SignedDuration::from_mins(15);
 /// How many lines of the console are shown for a failure without lines of its own.
 const LAST_LINES: usize = 12;
 /// EC2 may take this long to show an instance it has just launched.

@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
-use crate::brain::{Brain, Heartbeat};
+use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
@@ -51,6 +51,8 @@ pub struct Context {
     pub ami: Option<String>,
     /// How long the first heartbeat is waited for.
     pub timeout: Duration,
+    /// What the brain is told a new key is for.
+    pub key_label: String,
     /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
     /// what is the customer's.
     pub mark: Option<Mark>,
@@ -131,6 +133,7 @@ impl Context {
     /// the defaults of a new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
     pub fn new(customer: CustomerId, aws: Aws, brain: Brain) -> Self {
         Self {
+            key_label: format!("m8trx onboard {customer}"),
             customer,
             aws,
             brain,
@@ -146,6 +149,15 @@ impl Context {
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),
         }
+    }
+
+    /// For the steps that never ask the brain, so that its URL need not be known. The name is one that resolves nowhere
+    /// (RFC 6761): a question would be told that nothing answers.
+    pub fn without_brain(customer: CustomerId, aws: Aws) -> Self {
+        let nowhere: BrainUrl = "http://brain.invalid"
+            .parse()
+            .expect("it is well-formed and constant");
+        Self::new(customer, aws, Brain::new(nowhere))
     }
 
     /// The tags of everything made for this customer.

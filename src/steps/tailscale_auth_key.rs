@@ -14,7 +14,7 @@ use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
 use crate::tailnet::lock::{self, LockState};
 
 /// Tailscale lets an auth key live for 90 days at most.
-const MAX_KEY_AGE_DAYS: i64 = 90;
+pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
 
 /// `/m8trx/<id>/tailscale-auth-key`.
 pub struct TailscaleAuthKeyParameter(pub Arc<Context>);

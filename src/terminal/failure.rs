@@ -21,6 +21,8 @@ pub enum Kind {
     HostFailed,
     /// No heartbeat in time, or no other event that was waited for.
     NoHeartbeat,
+    /// Something needs a person, as `status --check` found.
+    NeedsPerson,
     /// The operator interrupted it.
     Interrupted,
 }
@@ -35,6 +37,7 @@ impl Kind {
             Self::Refused => 4,
             Self::HostFailed => 5,
             Self::NoHeartbeat => 6,
+            Self::NeedsPerson => 7,
             Self::Interrupted => 130,
         }
     }
@@ -50,6 +53,7 @@ Exit codes:
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
+  7    something needs a person (status --check)
   130  interrupted";
 
 /// A failed command.
@@ -154,7 +158,11 @@ impl Failure {
                 terminal.paint("hint:", |style| style.cyan().bold())
             ));
         }
-        if terminal.output == OutputFormat::Json && !self.has_result {
+        // What needs a person stands in the command's own document.
+        if terminal.output == OutputFormat::Json
+            && !self.has_result
+            && self.kind != Kind::NeedsPerson
+        {
             let document = Document {
                 schema: "m8trx.error/1",
                 error: first,

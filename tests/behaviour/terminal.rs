@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::common::{M8TRX, Surroundings};
+use crate::fleet::Fleet;
 
 /// Far longer than anything takes, so that a test that waits in vain ends.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -164,4 +165,30 @@ fn no_colour_means_plain_lines() {
     let (code, seen) = session.end();
     assert_eq!(code, 0);
     assert!(!seen.contains('\u{1b}'), "{seen}");
+}
+
+#[test]
+fn a_watched_fleet_is_drawn_again_until_it_is_interrupted() {
+    let fleet = Fleet::start();
+    fleet.settle("cust_a", 3, Some(1));
+    let mut session = Session::start(
+        fleet.surroundings(),
+        &["status", "--watch", "--interval", "1s"],
+    );
+    session.expect("1 healthy; nothing needs a person");
+    // The second screen, and the next frame drawn over the first.
+    assert!(session.seen.contains("\u{1b}[?1049h"), "{}", session.seen);
+    fleet.delete("/m8trx/cust_a/brain-key");
+    session.expect("1 partial; 1 thing needs a person");
+    // AWS is away for a moment: what was known stays, and why it is old stands above it.
+    fleet.sandbox.restrict_operator(r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#).unwrap();
+    session.expect("The last look failed, this is older: ssm:DescribeParameters");
+    session.screen.write_all(b"\x03").unwrap();
+    let (code, seen) = session.end();
+    assert_eq!(code, 0, "{seen}");
+    let (_, after) = seen.rsplit_once("\u{1b}[?1049l").unwrap();
+    assert!(
+        after.contains("cust_a") && !after.contains("\u{1b}["),
+        "{after:?}"
+    );
 }

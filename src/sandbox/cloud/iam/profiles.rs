@@ -175,7 +175,7 @@ fn answer(store: &Store, name: &str) -> Xml {
     xml
 }
 
-fn write(xml: &mut Xml, store: &Store, name: &str, whole: bool) {
+pub(super) fn write(xml: &mut Xml, store: &Store, name: &str, whole: bool) {
     let Some(profile) = store.profiles.get(name) else {
         return;
     };
