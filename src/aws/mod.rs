@@ -1,6 +1,7 @@
 //! AWS: one file a service, one that builds the configuration, one for errors.
 
 pub mod client;
+pub mod customers;
 pub mod ec2;
 pub mod ec2_launch;
 pub mod ec2_network;

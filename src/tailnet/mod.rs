@@ -5,6 +5,7 @@ pub mod devices;
 pub mod error;
 pub mod keys;
 pub mod lock;
+pub mod policy;
 pub mod policy_file;
 pub mod standing;
 

@@ -28,4 +28,5 @@ mod tailnet;
 mod tailnet_devices;
 mod tailnet_keys;
 mod tailnet_lock;
+mod tailnet_policy;
 mod terminal;
