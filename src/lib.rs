@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod customer;
 pub mod diagnosis;
+pub mod parameter;
 pub mod plan;
 pub mod rotation;
 pub mod sandbox;

@@ -173,7 +173,7 @@ pub async fn run(args: &DrillArgs, global: &Global, terminal: &Terminal) -> Resu
         .filter(|drill| !drill.passed)
         .map(|drill| drill.fault)
         .collect();
-    let mut failure = Failure::words(
+    let failure = Failure::words(
         Kind::Other,
         format!("not as expected: {}", failed.join(", ")),
     )

@@ -1,14 +1,19 @@
 //! The command line: one file a subcommand.
 
+pub mod brain_url;
 pub mod diagnose;
 pub mod drill;
 mod ending;
 pub mod events;
 mod execution;
 mod fault;
+pub mod iam;
 mod inputs;
+pub mod launch;
+pub mod mint_key;
 pub mod onboard;
 mod onboarding;
+pub mod params;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
 pub mod sandbox;
@@ -17,6 +22,7 @@ pub mod status;
 pub mod tailnet;
 pub mod target;
 pub mod user_data;
+pub mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,6 +108,12 @@ enum Command {
     Tailnet(tailnet::TailnetArgs),
     Diagnose(diagnose::DiagnoseArgs),
     Drill(drill::DrillArgs),
+    Params(params::ParamsArgs),
+    BrainUrl(brain_url::BrainUrlArgs),
+    MintKey(mint_key::MintKeyArgs),
+    Iam(iam::IamArgs),
+    Launch(launch::LaunchArgs),
+    Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -134,6 +146,12 @@ pub fn main() -> ExitCode {
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
         Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
+        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
+        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
+        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, brain_url, unusable_brain};
+use super::inputs::{Given, answering, brain_url};
 use crate::aws::Aws;
-use crate::brain::Brain;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
@@ -82,9 +81,7 @@ pub(super) async fn context(
     terminal: &Terminal,
 ) -> Result<Context, Failure> {
     let url = brain_url(&aws, settings, terminal).await?;
-    let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
-    terminal.say(format!("Brain at {} answers", brain.url()));
+    let brain = answering(url, terminal).await?;
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
     if let Some(tailnet) = &tailnet {
         // A wrong secret is known now rather than when half of the plan is done.

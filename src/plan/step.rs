@@ -213,7 +213,7 @@ pub enum StepError {
         "no heartbeat with the new brain key of {customer} reached the brain within {waited_s} s ({})",
         .hosts.join("; ")
     )]
-    NotFollowed {
+    KeyNotFollowed {
         /// The customer.
         customer: String,
         /// The hosts, each with its last heartbeat.
@@ -222,6 +222,20 @@ pub enum StepError {
         waited_s: u64,
         /// Whether the old key works no more.
         old_key_revoked: bool,
+    },
+    /// The brain has moved, and not every host reports to where it is now.
+    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::terminal::text::counted(*.hosts, "host"))]
+    UrlNotFollowed {
+        /// Where the brain is now.
+        url: String,
+        /// How many hosts report to it.
+        following: usize,
+        /// How many run.
+        hosts: usize,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// The others, one line each.
+        missing: Vec<String>,
     },
     /// The operator interrupted the run.
     #[error("interrupted")]

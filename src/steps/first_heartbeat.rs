@@ -89,6 +89,16 @@ impl FirstHeartbeat {
             .map_or(recent, |launched| launched.max(recent))
     }
 
+    /// [`Self::since`], and after the heartbeat that was there before, where another one is wanted.
+    fn wanted_since(&self, host: &Instance) -> Timestamp {
+        let since = Self::since(host);
+        let next = self.0.found.heartbeat_after.get().and_then(|last| {
+            // Brains keep microseconds at the finest (PostgreSQL).
+            last.checked_add(SignedDuration::from_micros(1)).ok()
+        });
+        next.map_or(since, |next| next.max(since))
+    }
+
     pub(crate) fn failed(&self, diagnosis: Diagnosis) -> StepError {
         StepError::HostFailed(Box::new(self.masked(diagnosis)))
     }
@@ -132,7 +142,7 @@ impl FirstHeartbeat {
 
     async fn wait(&self, host: &Instance, run: &StepRun) -> Result<Heartbeat, StepError> {
         let context = &self.0;
-        let since = Self::since(host);
+        let since = self.wanted_since(host);
         let key = context.found.brain_key.get();
         let database = self.database().await?;
         let began = Instant::now();
@@ -263,8 +273,14 @@ impl Step for FirstHeartbeat {
             "the brain"
         };
         let missing = || {
+            let later = self
+                .0
+                .found
+                .heartbeat_after
+                .get()
+                .map_or(String::new(), |last| format!(" later than {last}"));
             Observation::missing(format!(
-                "wait up to {} for a heartbeat in {source}",
+                "wait up to {} for a heartbeat{later} in {source}",
                 crate::terminal::text::duration(self.0.timeout)
             ))
         };
@@ -276,7 +292,7 @@ impl Step for FirstHeartbeat {
         };
         let database = self.database().await?;
         match self
-            .ask(database.as_ref(), Some(&key), Self::since(host))
+            .ask(database.as_ref(), Some(&key), self.wanted_since(host))
             .await
         {
             Ok(Some(heartbeat)) => {

@@ -4,10 +4,12 @@ pub mod brain_key;
 pub mod brain_url;
 pub mod first_heartbeat;
 pub mod host;
+pub mod hosts_follow;
 pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
 pub mod security_group;
+pub mod stored_parameter;
 pub mod tailnet_membership;
 pub mod tailnet_watch;
 pub mod tailscale_auth_key;
@@ -15,6 +17,7 @@ pub mod tailscale_auth_key;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use crate::aws::ec2::{Image, Instance};
@@ -119,6 +122,8 @@ pub struct Found {
     pub brain_key: OnceLock<BrainKey>,
     /// The host, once it exists.
     pub host: OnceLock<Instance>,
+    /// Only a heartbeat after this counts, where the next one is wanted.
+    pub heartbeat_after: OnceLock<Timestamp>,
     /// The heartbeat that was found or came.
     pub heartbeat: OnceLock<Heartbeat>,
 }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod keys;
 pub mod lock;
 mod minting;
+pub mod policy;
 pub mod policy_file;
 pub mod standing;
 mod token;

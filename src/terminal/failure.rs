@@ -150,6 +150,12 @@ impl Failure {
         }
     }
 
+    /// The result is on stdout already: no document of the failure may follow it there.
+    pub fn with_result(mut self) -> Self {
+        self.has_result = true;
+        self
+    }
+
     /// Says what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -159,12 +165,6 @@ impl Failure {
     /// Says what to do, where something is known.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
-        self
-    }
-
-    /// A result on stdout tells of it already: there is no second document.
-    pub fn with_result(mut self) -> Self {
-        self.has_result = true;
         self
     }
 

@@ -391,5 +391,10 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         ),
     };
     failure.evidence.extend(left);
-    Some(failure.hint(format!("finish it with: {}", cleanup_command(customer))))
+    let finish = format!("finish it with: {}", cleanup_command(customer));
+    let hint = match failure.hint.take() {
+        Some(first) => format!("{first}; then {finish}"),
+        None => finish,
+    };
+    Some(failure.hint(hint))
 }

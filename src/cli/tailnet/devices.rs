@@ -107,10 +107,10 @@ async fn show(
     let tailnet = client(&target.settings)?;
     let aws = target.aws(terminal).await?;
     let devices = tailnet.devices().await?;
-    let one = only.map(|customer| [customer.as_str()]);
-    let hosts = aws
-        .customers_instances(one.as_ref().map(<[&str; 1]>::as_slice))
-        .await?;
+    let hosts = match only {
+        Some(customer) => aws.customer_instances(customer).await?,
+        None => aws.customers_instances(None).await?,
+    };
     let mut rows = join(only, &devices, &hosts);
     let customers: Vec<CustomerId> = {
         let mut all: Vec<_> = rows.iter().map(|row| row.customer.clone()).collect();

@@ -1,7 +1,10 @@
 //! `m8trx tailnet`
 
+mod check;
+mod customers;
 mod devices;
 mod lock;
+mod policy;
 
 use clap::{Args, Subcommand};
 
@@ -20,6 +23,8 @@ pub struct TailnetArgs {
 
 #[derive(Debug, Subcommand)]
 enum TailnetCommand {
+    Policy(policy::PolicyArgs),
+    Check(check::CheckArgs),
     Devices(devices::DevicesArgs),
     Lock(lock::LockArgs),
 }
@@ -27,6 +32,8 @@ enum TailnetCommand {
 /// Runs the subcommand.
 pub async fn run(args: &TailnetArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     match &args.command {
+        TailnetCommand::Policy(args) => policy::run(args, global, terminal).await,
+        TailnetCommand::Check(args) => check::run(args, global, terminal).await,
         TailnetCommand::Devices(args) => devices::run(args, global, terminal).await,
         TailnetCommand::Lock(args) => lock::run(args, global, terminal).await,
     }
