@@ -35,7 +35,7 @@ const LOCKED_OUT: &str =
     "this node is locked out; it will not have connectivity until it is signed";
 
 /// Default and longest life of an auth key.
-const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub(super) const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// What a new auth key may do.
 #[derive(Debug, Clone, PartialEq, Eq)]

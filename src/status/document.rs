@@ -141,7 +141,11 @@ pub struct Parameters {
     pub brain_key: Option<ParameterStatus>,
     /// `tailscale-auth-key`
     pub tailscale_auth_key: Option<ParameterStatus>,
-    /// When the Tailscale auth key ends.
+    /// The id of the Tailscale auth key, where it was read to ask Tailscale about it.
+    pub tailscale_auth_key_id: Option<String>,
+    /// Whether Tailscale takes the auth key for this customer's hosts; none where it was not asked.
+    pub tailscale_auth_key_good: Option<bool>,
+    /// When the Tailscale auth key ends; none for one that is not good for another reason.
     pub tailscale_auth_key_expiry: Option<ExpiryStatus>,
     /// The names of others.
     pub others: Vec<String>,

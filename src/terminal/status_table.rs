@@ -331,6 +331,7 @@ fn auth_key(customer: &CustomerStatus) -> String {
     let parameters = &customer.parameters;
     let stored = parameter(parameters.tailscale_auth_key.as_ref());
     match &parameters.tailscale_auth_key_expiry {
+        None if parameters.tailscale_auth_key_good == Some(false) => format!("{stored}, not good"),
         None => stored,
         Some(expiry) if expiry.stage == Stage::Ended => format!("{stored}, ended"),
         Some(expiry) => format!("{stored}, {} left", age(seconds(expiry.left_s))),
