@@ -66,7 +66,7 @@ pub struct Problem {
 /// How the fleet stands.
 #[derive(Debug, Clone, Serialize)]
 pub struct FleetStatus {
-    pub(super) schema: &'static str,
+    schema: &'static str,
     /// When AWS and the brain were asked.
     pub at: Timestamp,
     /// The AWS account.
@@ -85,6 +85,29 @@ pub struct FleetStatus {
     pub customers: Vec<CustomerStatus>,
     /// Customers that were named and of which nothing was found.
     pub not_found: Vec<CustomerId>,
+}
+
+impl FleetStatus {
+    /// A document about these customers, with nothing else to tell.
+    pub fn new(
+        account: &str,
+        region: &str,
+        brain: BrainStatus,
+        customers: Vec<CustomerStatus>,
+    ) -> Self {
+        Self {
+            schema: "m8trx.status/1",
+            at: Timestamp::now(),
+            account: account.to_owned(),
+            region: region.to_owned(),
+            summary: Summary::of(&customers),
+            brain,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            customers,
+            not_found: Vec::new(),
+        }
+    }
 }
 
 /// How many customers there are.
@@ -208,7 +231,7 @@ pub struct HeartbeatStatus {
 }
 
 impl Summary {
-    pub(super) fn of(customers: &[CustomerStatus]) -> Self {
+    fn of(customers: &[CustomerStatus]) -> Self {
         let mut by_status: BTreeMap<&'static str, usize> =
             Word::ALL.iter().map(|word| (word.name(), 0)).collect();
         for customer in customers {

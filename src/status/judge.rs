@@ -269,9 +269,20 @@ impl Found<'_> {
     fn host(&mut self, host: &Instance) {
         let name = self.case.id.resource_name();
         let remedy = self.onboard();
-        if matches!(host.state.as_str(), "stopped" | "stopping") {
-            let what = format!("{} is {}{}", host.id, host.state, reason(host));
-            self.add(Word::Silent, what, remedy.clone());
+        match host.state.as_str() {
+            "pending" | "running" => {}
+            "stopped" | "stopping" => {
+                let what = format!("{} is {}{}", host.id, host.state, reason(host));
+                self.add(Word::Silent, what, remedy.clone());
+            }
+            other => {
+                let what = format!(
+                    "{} is in a state that this program does not know, `{}`",
+                    host.id,
+                    other.escape_debug()
+                );
+                self.add(Word::Silent, what, None);
+            }
         }
         let differences = metadata_differences(host);
         if !differences.is_empty() {

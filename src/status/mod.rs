@@ -131,18 +131,12 @@ pub async fn look(
         .filter(|id| !facts.customers.contains_key(*id))
         .cloned()
         .collect();
-    Ok(FleetStatus {
-        schema: "m8trx.status/1",
-        at: now,
-        account: aws.account.clone(),
-        region: aws.region.clone(),
-        summary: Summary::of(&customers),
-        brain,
-        problems,
-        notes,
-        customers,
-        not_found,
-    })
+    let mut status = FleetStatus::new(&aws.account, &aws.region, brain, customers);
+    status.at = now;
+    status.problems = problems;
+    status.notes = notes;
+    status.not_found = not_found;
+    Ok(status)
 }
 
 /// How the brain is asked: its database where one is configured, else the URL that hosts are given.

@@ -386,3 +386,99 @@ fn narrow_row(customer: &CustomerStatus) -> Vec<String> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::status::expiry;
+    use crate::status::{BrainStatus, ExpiryStatus, HeartbeatStatus, Parameters};
+
+    fn customer(id: &str) -> CustomerStatus {
+        let now = Timestamp::UNIX_EPOCH;
+        let stored = || ParameterStatus {
+            kind: "SecureString".to_owned(),
+            version: 1,
+            modified: Some(now),
+            age_s: Some(29 * 86_400),
+        };
+        CustomerStatus {
+            customer: id.parse().unwrap(),
+            status: Word::Misconfigured,
+            needs_person: true,
+            problems: Vec::new(),
+            parameters: Parameters {
+                brain_key: Some(stored()),
+                tailscale_auth_key: Some(stored()),
+                tailscale_auth_key_id: None,
+                tailscale_auth_key_good: None,
+                tailscale_auth_key_expiry: Some(ExpiryStatus {
+                    expiry: expiry::expiry(Some(now), None).unwrap(),
+                    stage: Stage::Good,
+                    left_s: 61 * 86_400,
+                }),
+                others: Vec::new(),
+            },
+            hosts: vec![HostStatus {
+                instance_id: "i-0123456789abcdef0".to_owned(),
+                state: "running".to_owned(),
+                state_reason: None,
+                instance_type: Some("m7i.48xlarge".to_owned()),
+                launched: None,
+                age_s: Some(3_600),
+                instance_profile: None,
+            }],
+            heartbeat: Some(HeartbeatStatus {
+                ts: now,
+                age_s: 120,
+                hostname: "ip-1".to_owned(),
+            }),
+            last_hour: Some(Hour {
+                sessions_started: 1_234,
+                sessions_failed: 56,
+                at_least: true,
+                ..Hour::default()
+            }),
+            last_hour_problem: None,
+        }
+    }
+
+    fn document(customers: Vec<CustomerStatus>) -> StatusDocument {
+        StatusDocument::new(
+            FleetStatus::new(
+                "123456789012",
+                "eu-central-1",
+                BrainStatus {
+                    source: None,
+                    url: None,
+                    url_modified: None,
+                    problem: None,
+                },
+                customers,
+            ),
+            true,
+        )
+    }
+
+    #[test]
+    fn the_table_fits_its_terminal_and_breaks_no_id() {
+        let long = format!("cust_{}", "a".repeat(30));
+        for (width, columns) in [(200, 11), (110, 5), (80, 5)] {
+            let shown = document(vec![customer("cust_a"), customer(&long[..20])])
+                .with_width(Some(width))
+                .to_string();
+            let table: Vec<&str> = shown.lines().skip(2).collect();
+            let header: Vec<&str> = table[0].split("  ").filter(|h| !h.is_empty()).collect();
+            assert_eq!(header.len(), columns, "{shown}");
+            for line in &table {
+                assert!(
+                    measure_text_width(line) <= usize::from(width),
+                    "{width}: {line}"
+                );
+            }
+            assert_eq!(shown.matches("i-0123456789abcdef0").count(), 2, "{shown}");
+            assert!(shown.contains(&long[..20]), "{shown}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod common;
 mod events;
 mod fleet;
 mod interrupted;
+mod odd_brain;
 mod onboard;
 mod patterns;
 mod rotate_brain_key;
