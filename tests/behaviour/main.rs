@@ -6,6 +6,7 @@ mod common;
 mod events;
 mod fleet;
 mod interrupted;
+mod offboard;
 mod onboard;
 mod patterns;
 mod rotate_brain_key;

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cleanup_command;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::inventory::{Item, Kind as Thing};
 use crate::plan::{Event, Outcome};
-use crate::smoke::inventory::{Item, Kind as Thing};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -69,6 +69,8 @@ impl Left {
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
+                // Nothing that a smoke run's tags are on.
+                Thing::BrainKey | Thing::TailscaleAuthKey | Thing::TailnetDevice => continue,
                 Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
             };
             left.insert(step.to_owned(), item.id.clone());
