@@ -121,6 +121,20 @@ impl StoredParameter {
         if same {
             return Ok(version);
         }
+        if let Some(back) = &back
+            && back.kind != self.id.kind().name()
+        {
+            return Err(StepError::Precondition {
+                problem: format!(
+                    "{name} was stored, and AWS kept its type, {}: it should be {}",
+                    back.kind,
+                    self.id.kind().name()
+                ),
+                hint: format!(
+                    "delete it with `m8trx params delete {name}`, then run the same command again"
+                ),
+            });
+        }
         Err(StepError::Precondition {
             problem: match back {
                 Some(back) => format!(
