@@ -19,6 +19,9 @@ pub struct Parameter {
     pub modified: Option<Timestamp>,
 }
 
+/// The most that one page of `DescribeParameters` holds.
+const MAX_DESCRIBED: i32 = 50;
+
 /// What is known of a parameter without reading its value.
 #[derive(Debug, Clone)]
 pub struct Described {
@@ -292,6 +295,7 @@ impl Aws {
             .ssm
             .describe_parameters()
             .parameter_filters(filter)
+            .max_results(MAX_DESCRIBED)
             .into_paginator()
             .send();
         let mut found = Vec::new();
