@@ -190,9 +190,14 @@ impl Aws {
             .send()
             .await
             .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
-        if tags.is_empty() {
-            return Ok(answer.version());
+        if !tags.is_empty() {
+            self.tag_parameter(name, tags).await?;
         }
+        Ok(answer.version())
+    }
+
+    /// Adds tags to a parameter, overwriting those of the same key.
+    pub async fn tag_parameter(&self, name: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
         self.ssm
             .add_tags_to_resource()
             .resource_type(ResourceTypeForTagging::Parameter)
@@ -200,8 +205,8 @@ impl Aws {
             .set_tags(Some(sdk_tags(tags)))
             .send()
             .await
-            .map_err(|e| self.ssm_error("AddTagsToResource", e).about(name))?;
-        Ok(answer.version())
+            .map(drop)
+            .map_err(|e| self.ssm_error("AddTagsToResource", e).about(name))
     }
 
     /// The tags of a parameter; `None` when there is none of this name.
