@@ -112,6 +112,8 @@ pub struct Found {
     pub brain_key: OnceLock<BrainKey>,
     /// The host, once it exists.
     pub host: OnceLock<Instance>,
+    /// Set where this run has launched it.
+    pub launched: OnceLock<()>,
     /// The heartbeat that was found or came.
     pub heartbeat: OnceLock<Heartbeat>,
 }
