@@ -262,7 +262,10 @@ pub fn of_launch(error: &AwsError, customer: &CustomerId) -> Option<Diagnosis> {
     };
     let words = Words::of(&situation, &BootstrapLog::default());
     let found = recognise(LAUNCH, None, std::slice::from_ref(&line))?;
-    Some(words.diagnosis(LAUNCH, Some(found), "", Vec::new()))
+    let mut diagnosis = words.diagnosis(LAUNCH, Some(found), "", Vec::new());
+    // With the request's id, for a support case.
+    diagnosis.evidence = vec![error.to_string()];
+    Some(diagnosis)
 }
 
 /// A bootstrap that ended without success.
