@@ -3,6 +3,9 @@
 use std::fmt;
 
 pub use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
+
+use crate::customer::hex;
 
 /// Longest value of a standard parameter, in bytes (AWS Systems Manager quotas).
 pub const MAX_PARAMETER_VALUE_LENGTH: usize = 4096;
@@ -71,6 +74,13 @@ impl BrainKey {
             return Err(InvalidSecret::Character("brain key"));
         }
         Ok(Self(text.into()))
+    }
+
+    /// What a host's heartbeat says of the key it came with: the beginning of its SHA-256, enough to tell one key of a
+    /// customer from another.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.expose().as_bytes());
+        hex(&digest[..4])
     }
 
     /// The secret itself, for the one place that needs it.
@@ -179,6 +189,13 @@ fn mask_after(text: &str, marker: &str, ends: fn(char) -> bool) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_fingerprint_is_what_the_heartbeat_script_prints() {
+        // printf %s key-1 | sha256sum | cut -c 1-8
+        let key = BrainKey::parse("key-1\n").unwrap();
+        assert_eq!(key.fingerprint(), "be297454");
+    }
 
     #[test]
     fn auth_keys_are_told_from_other_keys() {

@@ -15,7 +15,8 @@ use aws_sdk_ssm::types::ParameterType;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use m8trx::artifacts::{BOOTSTRAP_SH, IAM_POLICY_JSON};
-use m8trx::sandbox::{Fault, Sandbox, SandboxOptions};
+use m8trx::sandbox::{AuthKeySpec, Fault, Sandbox, SandboxOptions};
+use m8trx::secret::ExposeSecret as _;
 
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 const NAME: &str = "m8trx-cust_acme";
@@ -36,6 +37,7 @@ impl Trial {
             faults: faults.to_vec(),
             latency: None,
             iam_delay: Some(Duration::ZERO),
+            heartbeat_every: None,
             pauses_pass: false,
         };
         let binary = Path::new(env!("CARGO_BIN_EXE_m8trx"));
@@ -99,6 +101,12 @@ impl Trial {
         (text("key"), text("id"))
     }
 
+    /// A key of a user, without tags of its own.
+    fn auth_key(&self) -> String {
+        let key = self.sandbox.mint_auth_key(AuthKeySpec::default());
+        key.expose_secret().to_owned()
+    }
+
     async fn revoke(&self, key_id: &str) {
         let answer = self
             .http
@@ -132,10 +140,7 @@ impl Trial {
         for (name, text) in [
             ("/m8trx/brain-url", self.brain_url()),
             ("/m8trx/cust_acme/brain-key", brain_key.to_owned()),
-            (
-                "/m8trx/cust_acme/tailscale-auth-key",
-                self.file("M8TRX_TAILSCALE_KEY_FILE"),
-            ),
+            ("/m8trx/cust_acme/tailscale-auth-key", self.auth_key()),
         ] {
             let put = ssm.put_parameter().name(name).value(text);
             put.r#type(ParameterType::SecureString)
@@ -313,7 +318,7 @@ async fn user_data_runs_and_its_heartbeat_arrives() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(trial.sandbox.devices().is_empty());
-    let key_file = value(&trial.environment, "M8TRX_TAILSCALE_KEY_FILE");
+    let key_file = value(&trial.environment, "M8TRX_BRAIN_ADMIN_TOKEN_FILE");
     trial.sandbox.stop().await;
     let stage = Path::new(&key_file).parent().unwrap();
     assert!(!stage.exists(), "the stage is left behind");
@@ -437,7 +442,7 @@ async fn a_dropped_sandbox_leaves_nothing() {
     let trial = Trial::start(&[]).await;
     let (_, id) = trial.onboard().await;
     trial.console_until(&id, "m8trx-bootstrap: step 2/7").await;
-    let key_file = value(&trial.environment, "M8TRX_TAILSCALE_KEY_FILE");
+    let key_file = value(&trial.environment, "M8TRX_BRAIN_ADMIN_TOKEN_FILE");
     let brain = trial.brain_url();
     drop(trial.sandbox);
     assert!(!Path::new(&key_file).parent().unwrap().exists());

@@ -18,6 +18,8 @@ pub struct Instance {
     pub id: String,
     /// `pending`, `running`, `stopping`, `stopped`, `shutting-down` or `terminated`.
     pub state: String,
+    /// `t3.small`, for example.
+    pub instance_type: Option<String>,
     /// Why it is in this state, where EC2 says.
     pub state_reason: Option<String>,
     /// When it was launched or last started, to the second.
@@ -102,6 +104,9 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
             .and_then(|state| state.name())
             .map(|name| name.as_str().to_owned())
             .unwrap_or_default(),
+        instance_type: instance
+            .instance_type()
+            .map(|kind| kind.as_str().to_owned()),
         state_reason: instance
             .state_reason()
             .and_then(|reason| reason.message().or(reason.code()))
@@ -128,6 +133,8 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
     })
 }
 
+const INSTANCES_IN_A_PAGE: i32 = 1000;
+
 impl Aws {
     pub(super) fn ec2_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
@@ -137,11 +144,17 @@ impl Aws {
         AwsError::from_sdk("ec2", operation, &self.region, error)
     }
 
-    async fn instances_where(&self, by: Filter, about: &str) -> Result<Vec<Instance>, AwsError> {
+    /// Every instance that a filter lets through, in pages as large as EC2 gives them.
+    pub(super) async fn instances_where(
+        &self,
+        by: Filter,
+        about: &str,
+    ) -> Result<Vec<Instance>, AwsError> {
         let mut pages = self
             .ec2
             .describe_instances()
             .filters(by)
+            .max_results(INSTANCES_IN_A_PAGE)
             .into_paginator()
             .send();
         let mut found = Vec::new();

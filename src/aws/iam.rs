@@ -29,7 +29,7 @@ pub struct InstanceProfile {
     pub tags: Vec<(String, String)>,
 }
 
-fn tags_of(tags: &[Tag]) -> Vec<(String, String)> {
+pub(super) fn tags_of(tags: &[Tag]) -> Vec<(String, String)> {
     tags.iter()
         .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))
         .collect()
@@ -48,7 +48,7 @@ fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
 }
 
 /// IAM answers with policy documents percent-encoded.
-fn document(encoded: &str) -> Value {
+pub(super) fn document(encoded: &str) -> Value {
     let text = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }
@@ -89,7 +89,7 @@ macro_rules! created {
 }
 
 impl Aws {
-    fn iam_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
+    pub(super) fn iam_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
         E: ProvideErrorMetadata + aws_sdk_iam::operation::RequestId + std::error::Error + 'static,
         R: std::fmt::Debug,

@@ -6,12 +6,29 @@ use jiff::Timestamp;
 use super::{Aws, AwsError};
 use crate::secret::SecretString;
 
+/// The most values that a filter of `DescribeParameters` takes.
+pub const MAX_FILTER_VALUES: usize = 50;
+const PARAMETERS_IN_A_PAGE: i32 = 50;
+
 /// A parameter as it stands.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// The decrypted value.
     pub value: SecretString,
     /// `String` or `SecureString`.
+    pub kind: String,
+    /// Raised by one at each overwrite.
+    pub version: i64,
+    /// When the value was last written.
+    pub modified: Option<Timestamp>,
+}
+
+/// What is known of a parameter without reading its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Its whole name.
+    pub name: String,
+    /// `String`, `StringList` or `SecureString`.
     pub kind: String,
     /// Raised by one at each overwrite.
     pub version: i64,
@@ -67,7 +84,7 @@ fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
 }
 
 impl Aws {
-    fn ssm_error<E, R>(
+    pub(super) fn ssm_error<E, R>(
         &self,
         operation: &'static str,
         error: aws_smithy_runtime_api::client::result::SdkError<E, R>,
@@ -82,7 +99,7 @@ impl Aws {
         AwsError::from_sdk("ssm", operation, &self.region, error)
     }
 
-    /// Reads one parameter, decrypted; `None` when there is none of this name.
+    /// Reads one parameter, decrypted; `None` when there is none of this name. `name:3` is its version 3.
     pub async fn parameter(&self, name: &str) -> Result<Option<Parameter>, AwsError> {
         let answer = self
             .ssm
@@ -94,9 +111,9 @@ impl Aws {
         let parameter = match answer {
             Ok(answer) => answer.parameter,
             Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_parameter_not_found()) =>
+                if error.as_service_error().is_some_and(|e| {
+                    e.is_parameter_not_found() || e.is_parameter_version_not_found()
+                }) =>
             {
                 return Ok(None);
             }
@@ -174,6 +191,14 @@ impl Aws {
             .send()
             .await
             .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
+        if !tags.is_empty() {
+            self.tag_parameter(name, tags).await?;
+        }
+        Ok(answer.version())
+    }
+
+    /// Sets tags of a parameter; others stay.
+    pub async fn tag_parameter(&self, name: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
         self.ssm
             .add_tags_to_resource()
             .resource_type(ResourceTypeForTagging::Parameter)
@@ -181,8 +206,8 @@ impl Aws {
             .set_tags(Some(sdk_tags(tags)))
             .send()
             .await
-            .map_err(|e| self.ssm_error("AddTagsToResource", e).about(name))?;
-        Ok(answer.version())
+            .map(drop)
+            .map_err(|e| self.ssm_error("AddTagsToResource", e).about(name))
     }
 
     /// The tags of a parameter; `None` when there is none of this name.
@@ -241,28 +266,67 @@ impl Aws {
 
     /// The names of all parameters beneath a path, at any depth, without their values.
     pub async fn parameter_names(&self, path: &str) -> Result<Vec<String>, AwsError> {
+        let found = self.parameters_beneath([path]).await?;
+        Ok(found.into_iter().map(|parameter| parameter.name).collect())
+    }
+
+    /// Every parameter beneath these paths, at any depth, without values. At most [`MAX_FILTER_VALUES`] paths.
+    pub async fn parameters_beneath(
+        &self,
+        paths: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<ParameterInfo>, AwsError> {
+        let paths: Vec<String> = paths.into_iter().map(Into::into).collect();
+        let about = paths.join(", ");
         let beneath = ParameterStringFilter::builder()
             .key("Path")
             .option("Recursive")
-            .values(path)
+            .set_values(Some(paths))
             .build()
             .expect("the key is set");
+        self.described(beneath, &about).await
+    }
+
+    /// One parameter, without its value; `None` when there is none of this name.
+    pub async fn described_parameter(&self, name: &str) -> Result<Option<ParameterInfo>, AwsError> {
+        let named = ParameterStringFilter::builder()
+            .key("Name")
+            .option("Equals")
+            .values(name)
+            .build()
+            .expect("the key is set");
+        Ok(self.described(named, name).await?.into_iter().next())
+    }
+
+    async fn described(
+        &self,
+        filter: ParameterStringFilter,
+        about: &str,
+    ) -> Result<Vec<ParameterInfo>, AwsError> {
         let mut pages = self
             .ssm
             .describe_parameters()
-            .parameter_filters(beneath)
+            .parameter_filters(filter)
+            .max_results(PARAMETERS_IN_A_PAGE)
             .into_paginator()
             .send();
-        let mut names = Vec::new();
+        let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(path))?;
-            names.extend(
-                page.parameters()
-                    .iter()
-                    .filter_map(|parameter| parameter.name().map(str::to_owned)),
-            );
+            let page = page.map_err(|e| self.ssm_error("DescribeParameters", e).about(about))?;
+            found.extend(page.parameters().iter().filter_map(|parameter| {
+                Some(ParameterInfo {
+                    name: parameter.name()?.to_owned(),
+                    kind: parameter
+                        .r#type()
+                        .map(|kind| kind.as_str().to_owned())
+                        .unwrap_or_default(),
+                    version: parameter.version(),
+                    modified: parameter
+                        .last_modified_date()
+                        .and_then(|at| Timestamp::from_second(at.secs()).ok()),
+                })
+            }));
         }
-        Ok(names)
+        Ok(found)
     }
 
     /// Deletes a parameter; `false` when there was none.

@@ -118,7 +118,7 @@ impl Brain {
         }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -171,6 +171,29 @@ impl Brain {
             return Err(self.status_error("GET /v1/events", answer).await);
         }
         Ok(())
+    }
+
+    /// Whether what answers is a brain: it refuses an event under a key that is none. Nothing is stored.
+    pub async fn identify(&self) -> Result<(), BrainError> {
+        const NO_KEY: &str = "m8trx-asks-whether-this-is-a-brain";
+        let event = serde_json::json!({
+            "event_type": "heartbeat",
+            "ts": Timestamp::now().to_string(),
+            "payload": { "hostname": "m8trx" },
+        });
+        let answer = self
+            .send(Method::POST, "/v1/events", Some(NO_KEY), &[], Some(event))
+            .await?;
+        match answer.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(()),
+            status if status.is_server_error() => {
+                Err(self.status_error("POST /v1/events", answer).await)
+            }
+            status => Err(BrainError::NoBrain {
+                url: self.url.to_string(),
+                status: status.as_u16(),
+            }),
+        }
     }
 
     /// Whether the brain accepts a key.
@@ -231,23 +254,7 @@ impl Brain {
         let answer = self
             .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
             .await?;
-        match answer.status() {
-            status if status.is_success() => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(BrainError::Refused {
-                    url: self.url.to_string(),
-                    what: format!("brain key of {customer}"),
-                });
-            }
-            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
-                return Err(BrainError::NoEventsRoute {
-                    url: self.url.to_string(),
-                    status: status.as_u16(),
-                });
-            }
-            _ => return Err(self.status_error(REQUEST, answer).await),
-        }
-        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
+        let body = self.events_body(customer, answer).await?;
         let events: Events = serde_json::from_slice(&body).map_err(|e| BrainError::Unexpected {
             url: self.url.to_string(),
             request: REQUEST,
@@ -267,6 +274,31 @@ impl Brain {
             return Ok(None);
         }
         Ok(Some(event))
+    }
+
+    /// The body of an answer to `GET /v1/events`, or what it says instead.
+    pub(super) async fn events_body(
+        &self,
+        customer: &CustomerId,
+        answer: Response,
+    ) -> Result<Vec<u8>, BrainError> {
+        match answer.status() {
+            status if status.is_success() => {
+                let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
+                Ok(body.to_vec())
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
+                url: self.url.to_string(),
+                what: format!("brain key of {customer}"),
+            }),
+            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+                Err(BrainError::NoEventsRoute {
+                    url: self.url.to_string(),
+                    status: status.as_u16(),
+                })
+            }
+            _ => Err(self.status_error("GET /v1/events", answer).await),
+        }
     }
 
     /// Mints a key for a customer with the admin token. Not repeated on failure: a lost answer leaves a key behind.
@@ -337,7 +369,7 @@ impl Brain {
 }
 
 /// What kind of thing is wrong with a JSON text, without any of the text.
-fn category(error: &serde_json::Error) -> &'static str {
+pub(super) fn category(error: &serde_json::Error) -> &'static str {
     match error.classify() {
         serde_json::error::Category::Syntax => "not JSON",
         serde_json::error::Category::Eof => "cut off",

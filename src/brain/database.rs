@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use tokio_postgres::Client;
+use tokio_postgres::types::{FromSql, ToSql};
+use tokio_postgres::{Client, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{BrainError, Heartbeat, ToolCall};
@@ -88,19 +89,43 @@ impl Database {
         customer: &CustomerId,
         since: Timestamp,
     ) -> Result<Option<(String, Timestamp)>, BrainError> {
-        let impossible =
-            |e: jiff::Error| BrainError::Database(format!("a time cannot be represented: {e}"));
-        let since = SystemTime::try_from(since).map_err(impossible)?;
+        let since = system_time(since)?;
         let row = self
             .client
             .query_opt(query, &[&customer.as_str(), &since])
             .await
             .map_err(|e| failed(&e))?;
         let Some(row) = row else { return Ok(None) };
-        let ts: SystemTime = row.try_get(1).map_err(|e| failed(&e))?;
-        let text = row.try_get(0).map_err(|e| failed(&e))?;
-        Ok(Some((text, Timestamp::try_from(ts).map_err(impossible)?)))
+        let ts: SystemTime = column(&row, 1)?;
+        Ok(Some((
+            column(&row, 0)?,
+            Timestamp::try_from(ts).map_err(impossible)?,
+        )))
     }
+
+    /// The rows of a query.
+    pub(super) async fn query(
+        &self,
+        query: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, BrainError> {
+        let rows = self.client.query(query, values).await;
+        rows.map_err(|e| failed(&e))
+    }
+}
+
+fn impossible(error: jiff::Error) -> BrainError {
+    BrainError::Database(format!("a time cannot be represented: {error}"))
+}
+
+/// A time as PostgreSQL takes it.
+pub(super) fn system_time(time: Timestamp) -> Result<SystemTime, BrainError> {
+    SystemTime::try_from(time).map_err(impossible)
+}
+
+/// A column of a row, or that it is of another type.
+pub(super) fn column<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, BrainError> {
+    row.try_get(index).map_err(|e| failed(&e))
 }
 
 /// TLS with the machine's certificate store. Without one, only servers that need no TLS can be reached.

@@ -1,9 +1,12 @@
 //! The brain: its URL, its HTTP interface, its database, and how its keys are minted.
 
+pub mod activity;
 pub mod client;
 pub mod database;
 pub mod error;
+pub mod events;
 pub mod mint;
+pub mod summary;
 pub mod url;
 
 pub use client::Brain;

@@ -182,7 +182,7 @@ pub async fn run(args: &DrillArgs, global: &Global, terminal: &Terminal) -> Resu
         .filter(|drill| !drill.passed)
         .map(|drill| drill.fault)
         .collect();
-    let mut failure = Failure::words(
+    let failure = Failure::words(
         Kind::Other,
         format!("not as expected: {}", failed.join(", ")),
     )
@@ -190,8 +190,7 @@ pub async fn run(args: &DrillArgs, global: &Global, terminal: &Terminal) -> Resu
         "see the whole of one: m8trx onboard {CUSTOMER} --yes --sandbox --fault {}",
         failed.first().unwrap_or(&"NAME")
     ));
-    failure.has_result = true;
-    Err(failure)
+    Err(failure.with_result())
 }
 
 fn told(drill: &Drill) -> String {

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use crate::aws::Aws;
 use crate::brain::mint::DEFAULT_MINT_COMMAND;
-use crate::brain::{BrainError, BrainUrl};
+use crate::brain::{Brain, BrainError, BrainUrl};
 use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::plan::Observation;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
 use crate::steps::{Context, Mint};
+use crate::tailnet::keys::how_to_make_a_key;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -80,7 +81,7 @@ fn tailscale_key(file: &Path) -> Result<TailscaleAuthKey, Failure> {
 }
 
 /// Reads a secret from a file, or from standard input for `-`; at most 64 KiB.
-fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
+pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
     const MOST: u64 = 64 * 1024;
     let unreadable = |e: std::io::Error| {
         Failure::words(
@@ -98,25 +99,55 @@ fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
     Ok(text.trim().to_owned().into())
 }
 
+/// The stored URL of the brain, where one is stored.
+async fn stored_brain_url(aws: &Aws) -> Result<Option<BrainUrl>, Failure> {
+    let Some(stored) = aws.parameter(BRAIN_URL_PARAMETER).await? else {
+        return Ok(None);
+    };
+    let url = stored.value.expose_secret().parse().map_err(|e| {
+        Failure::new(Kind::Precondition, &e)
+            .within(format!(
+                "the parameter {BRAIN_URL_PARAMETER} holds no brain URL"
+            ))
+            .hint("correct it: m8trx brain-url set http://…")
+    })?;
+    Ok(Some(url))
+}
+
+/// The stored brain, which answers: for what is done with a customer that has something already.
+pub(super) async fn stored_brain(aws: &Aws, terminal: &Terminal) -> Result<Brain, Failure> {
+    let url = stored_brain_url(aws).await?.ok_or_else(|| {
+        Failure::words(
+            Kind::Precondition,
+            format!("there is no {BRAIN_URL_PARAMETER} yet"),
+        )
+        .hint("store it: m8trx brain-url set http://…")
+    })?;
+    answering(url, terminal).await
+}
+
+/// A brain of which it is known that it answers.
+pub(super) async fn answering(url: BrainUrl, terminal: &Terminal) -> Result<Brain, Failure> {
+    let brain = Brain::new(url);
+    brain.probe().await.map_err(unusable_brain)?;
+    terminal.say(format!("Brain at {} answers", brain.url()));
+    Ok(brain)
+}
+
 /// The brain this run uses: the stored one, or the one to store.
 pub(super) async fn brain_url(
     aws: &Aws,
     settings: &Settings,
     terminal: &Terminal,
 ) -> Result<BrainUrl, Failure> {
-    if let Some(stored) = aws.parameter(BRAIN_URL_PARAMETER).await? {
-        let url: BrainUrl = stored.value.expose_secret().parse().map_err(|e| {
-            Failure::new(Kind::Precondition, &e)
-                .within(format!("the parameter {BRAIN_URL_PARAMETER} holds no brain URL"))
-                .hint(format!("correct it: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value http://…"))
-        })?;
+    if let Some(url) = stored_brain_url(aws).await? {
         if let Some(other) = settings.brain.url.as_ref().filter(|other| **other != url) {
             if settings.brain.url_is_flag {
                 return Err(Failure::words(
                     Kind::Precondition,
                     format!("{BRAIN_URL_PARAMETER} holds {url}, and --brain-url says {other}"),
                 )
-                .hint(format!("leave --brain-url out to use the stored one; to move the whole fleet: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value {other}")));
+                .hint(format!("leave --brain-url out to use the stored one; to move the whole fleet: m8trx brain-url set {other}")));
             }
             terminal.warn(format!(
                 "{BRAIN_URL_PARAMETER} holds {url}; the configured {other} is not used"
@@ -183,7 +214,8 @@ pub(super) async fn ask_for_brain_key(
     Ok(())
 }
 
-/// Takes the given Tailscale auth key, or asks for one, where one is needed.
+/// Takes the given Tailscale auth key, or asks for one, where one is needed and nothing can mint it. Where Tailscale's
+/// API is configured, a given key is looked up there before it is taken.
 pub(super) async fn give_tailscale_key(
     context: &Context,
     observed: &HashMap<&'static str, Observation>,
@@ -197,43 +229,79 @@ pub(super) async fn give_tailscale_key(
     {
         return Ok(());
     }
-    let tag = context.customer.tailscale_tag();
+    let customer = &context.customer;
+    let can_mint = context.tailnet.is_some();
     let key = match given {
-        Some(key) if !(suggested && terminal.interactive) => Some(key),
-        given if terminal.interactive => {
-            let question = if given.is_some() {
-                "Tailscale auth key (hidden; Enter for the sandbox's own)".to_owned()
+        Some(key) => Some(key),
+        None if terminal.interactive && (!can_mint || suggested) => {
+            let question = if can_mint {
+                "Tailscale auth key (hidden; Enter to let Tailscale's API mint one)"
             } else {
                 terminal.say(format!(
-                    "{} needs a Tailscale auth key. Admin console, Settings > Keys > Generate auth key: reusable, ephemeral, pre-approved, tag {tag}",
-                    context.customer
+                    "{customer} needs a Tailscale auth key: {}",
+                    how_to_make_a_key(customer)
                 ));
-                "Tailscale auth key (hidden)".to_owned()
+                "Tailscale auth key (hidden)"
             };
             let check = |text: &str| {
                 TailscaleAuthKey::parse(text)
                     .map(drop)
                     .map_err(|e| e.to_string())
             };
-            match terminal.secret(&question, given.is_some(), check).await? {
-                Some(text) => Some(
-                    TailscaleAuthKey::parse(&text)
-                        .map_err(|e| Failure::new(Kind::Precondition, &e))?,
-                ),
-                None => given,
-            }
+            let text = terminal.secret(question, can_mint, check).await?;
+            text.map(|text| TailscaleAuthKey::parse(&text))
+                .transpose()
+                .map_err(|e| Failure::new(Kind::Precondition, &e))?
         }
-        given => given,
+        None => None,
     };
-    let Some(key) = key else {
-        return Err(Failure::words(
+    match key {
+        Some(key) => {
+            check_key(context, &key).await?;
+            let _ = context.tailscale_auth_key.set(key);
+            Ok(())
+        }
+        None if can_mint => Ok(()),
+        None => Err(Failure::words(
             Kind::Precondition,
-            format!("{} needs a Tailscale auth key, and none was given", context.customer),
+            format!("{customer} needs a Tailscale auth key, and none was given"),
+        )
+        .hint(how_to_make_a_key(customer))),
+    }
+}
+
+/// Refuses a key that is not good for exactly this customer, as far as it can be looked up.
+async fn check_key(context: &Context, key: &TailscaleAuthKey) -> Result<(), Failure> {
+    let Some(tailnet) = &context.tailnet else {
+        return Ok(());
+    };
+    let customer = &context.customer;
+    let refused = |problems: Vec<String>| {
+        let mut failure = Failure::words(
+            Kind::Precondition,
+            format!(
+                "the Tailscale auth key {} is not good for {customer}; nothing was changed",
+                key.id()
+            ),
         )
         .hint(format!(
-            "mint one in the admin console (Settings > Keys: reusable, ephemeral, pre-approved, tag {tag}) and pass --tailscale-key-file FILE, or - for standard input"
-        )));
+            "leave it out and Tailscale's API mints one, or {}",
+            how_to_make_a_key(customer)
+        ));
+        failure.causes.extend(problems);
+        failure
     };
-    let _ = context.tailscale_auth_key.set(key);
-    Ok(())
+    match tailnet.auth_key(key.id()).await? {
+        None => Err(refused(vec![
+            "Tailscale does not know it: it was revoked or has expired, or belongs to another tailnet".to_owned(),
+        ])),
+        Some(known) => {
+            let problems = known.problems(customer, jiff::Timestamp::now());
+            if problems.is_empty() {
+                Ok(())
+            } else {
+                Err(refused(problems))
+            }
+        }
+    }
 }

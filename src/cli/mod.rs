@@ -1,16 +1,28 @@
 //! The command line: one file a subcommand.
 
+pub mod brain_url;
 pub mod diagnose;
 pub mod drill;
+mod ending;
+pub mod events;
 mod execution;
 mod fault;
+pub mod iam;
 mod inputs;
+pub mod launch;
+pub mod mint_key;
 pub mod onboard;
 mod onboarding;
+pub mod params;
+pub mod rotate_brain_key;
+pub mod rotate_tailscale_key;
 pub mod sandbox;
 pub mod smoke;
+pub mod status;
+pub mod tailnet;
 pub mod target;
 pub mod user_data;
+pub mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,9 +100,20 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    RotateTailscaleKey(rotate_tailscale_key::RotateTailscaleKeyArgs),
+    RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
+    Status(status::StatusArgs),
+    Events(events::EventsArgs),
+    Tailnet(tailnet::TailnetArgs),
     Diagnose(diagnose::DiagnoseArgs),
     Drill(drill::DrillArgs),
+    Params(params::ParamsArgs),
+    BrainUrl(brain_url::BrainUrlArgs),
+    MintKey(mint_key::MintKeyArgs),
+    Iam(iam::IamArgs),
+    Launch(launch::LaunchArgs),
+    Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -111,9 +134,24 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => {
+            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        }
+        Command::RotateBrainKey(args) => {
+            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
+        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
+        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
         Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
+        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
+        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
+        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {

@@ -8,13 +8,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Global;
-use super::execution::{execute, observe, step_failure};
+use super::execution::{check_may_go_on, execute, failed, observe, tell_what_is_kept};
 use super::inputs::{Given, ask_for_brain_key, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document, stdout_failed};
 use super::target::Target;
 use crate::customer::CustomerId;
+use crate::plan::RunReport;
 use crate::plan::runner::millis;
-use crate::plan::{Outcome, RunReport, StepError};
 use crate::steps::{self, Context};
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
@@ -86,13 +86,7 @@ impl fmt::Display for Onboarded {
 /// Runs the command.
 pub async fn run(args: &OnboardArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     let flags = args.onboarding.flags(global)?;
-    let may_go_on = terminal.interactive || args.dry_run || global.yes;
-    if !may_go_on {
-        return Err(
-            Failure::words(Kind::Usage, "there is no terminal to ask whether to go on")
-                .hint("pass --yes to go on without being asked, or --dry-run to see the plan"),
-        );
-    }
+    check_may_go_on(global, args.dry_run, terminal)?;
     let target = Target::open(global.sandbox, &flags, terminal).await?;
     let result = onboard(args, &target, terminal).await;
     target.close().await;
@@ -110,9 +104,7 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
         ask_for_brain_key(&mut context, terminal).await?;
     }
     let context = Arc::new(context);
-    let plan = steps::onboarding(&context).map_err(|e| {
-        Failure::new(Kind::Other, &e).within("the steps of onboarding have no order")
-    })?;
+    let plan = steps::onboarding(&context)?;
     let observed = observe(&plan).await?;
     if !args.dry_run {
         give_tailscale_key(
@@ -185,24 +177,8 @@ async fn finish(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     if let Some((step, error)) = report.failure {
-        let interrupted = matches!(error, StepError::Interrupted);
-        let failure = if interrupted {
-            Failure::words(Kind::Interrupted, format!("interrupted at {step}"))
-        } else {
-            step_failure(error).within(format!("{step} failed"))
-        };
-        let made: Vec<String> = report
-            .steps
-            .iter()
-            .filter(|step| !matches!(step.outcome, Outcome::Unchanged(_)))
-            .map(|step| format!("{}: {}", step.name, step.outcome.detail()))
-            .collect();
-        if !made.is_empty() {
-            terminal.say("What exists by now is kept:");
-            for line in made {
-                terminal.say(format!("  {line}"));
-            }
-        }
+        tell_what_is_kept(&report.steps, terminal);
+        let failure = failed(step, error);
         let again = format!(
             "run the same command again to go on: it keeps what exists (m8trx onboard {})",
             context.customer

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, brain_url, unusable_brain};
+use super::inputs::{Given, answering, brain_url};
 use crate::aws::Aws;
-use crate::brain::Brain;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
 use crate::steps::{Context, Mark};
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::plan_table::PlanDocument;
@@ -81,10 +81,18 @@ pub(super) async fn context(
     terminal: &Terminal,
 ) -> Result<Context, Failure> {
     let url = brain_url(&aws, settings, terminal).await?;
-    let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
-    terminal.say(format!("Brain at {} answers", brain.url()));
+    let brain = answering(url, terminal).await?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    if let Some(tailnet) = &tailnet {
+        // A wrong secret is known now rather than when half of the plan is done.
+        tailnet.sign_in().await?;
+        terminal.say(format!(
+            "Tailscale takes the OAuth client {}",
+            tailnet.client_id()
+        ));
+    }
     Ok(Context {
+        tailnet,
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
         database_url: settings.brain.database_url.clone(),

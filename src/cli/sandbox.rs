@@ -1,10 +1,14 @@
 //! `m8trx sandbox`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
 use super::target::{start_sandbox, with_faults};
+use crate::config;
+use crate::sandbox::SandboxOptions;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -18,24 +22,45 @@ pub struct SandboxArgs {
 #[derive(Debug, Subcommand)]
 enum SandboxCommand {
     /// Start a sandbox, print the environment that points at it, and keep it running until Ctrl-C.
-    Up,
+    Up {
+        /// How often hosts beat, like `5s`; they look for a new key at every beat then [default: every five minutes].
+        #[arg(long, value_name = "DURATION", value_parser = heartbeat_every)]
+        heartbeat_every: Option<Duration>,
+    },
+}
+
+/// systemd starts a service at most five times in ten seconds.
+fn heartbeat_every(text: &str) -> Result<Duration, String> {
+    let every = config::parse_duration(text)?;
+    if every < Duration::from_millis(2100) {
+        return Err(
+            "systemd refuses to start a service more often than every 2.1 seconds".to_owned(),
+        );
+    }
+    Ok(every)
 }
 
 /// Runs the subcommand.
 pub async fn run(args: &SandboxArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     match args.command {
-        SandboxCommand::Up => up(global, terminal).await,
+        SandboxCommand::Up { heartbeat_every } => {
+            let options = SandboxOptions {
+                heartbeat_every,
+                ..with_faults(&global.faults, terminal)
+            };
+            up(options, terminal).await
+        }
     }
 }
 
-async fn up(global: &Global, terminal: &Terminal) -> Result<(), Failure> {
+async fn up(options: SandboxOptions, terminal: &Terminal) -> Result<(), Failure> {
     // Listened to from the start, so that a signal during it also ends the hosts.
     let other = |e: std::io::Error| {
         Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(other)?;
-    let sandbox = start_sandbox(with_faults(&global.faults, terminal)).await?;
+    let sandbox = start_sandbox(options).await?;
     let environment = sandbox.environment();
     let text = match terminal.output {
         OutputFormat::Human => environment

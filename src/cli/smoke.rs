@@ -10,10 +10,11 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Global;
-use super::execution::{observe, watched};
+use super::execution::{observe, step_failure, watched};
 use super::inputs::{Given, admin_token, ask_for_brain_key, brain_url, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document};
 use super::target::Target;
+use crate::aws::Aws;
 use crate::brain::{Brain, BrainUrl};
 use crate::customer::CustomerId;
 use crate::plan::Events;
@@ -21,6 +22,7 @@ use crate::smoke::checks::Findings;
 use crate::smoke::inventory::{Inventory, Kind as Thing};
 use crate::smoke::{self, removal, report};
 use crate::steps::{Context, Mark};
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use finish::Run;
@@ -119,6 +121,16 @@ fn check_unused(found: &Inventory, customer: &CustomerId) -> Result<(), Failure>
     .hint("pass another id that nothing uses as --customer"))
 }
 
+async fn inventory(
+    aws: &Aws,
+    tailnet: Option<&Tailnet>,
+    customer: &CustomerId,
+) -> Result<Inventory, Failure> {
+    Inventory::read_all(aws, tailnet, customer)
+        .await
+        .map_err(step_failure)
+}
+
 fn cleanup_command(customer: &CustomerId) -> String {
     format!("m8trx smoke --cleanup --customer {customer}")
 }
@@ -138,7 +150,9 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
     let customer = &args.customer;
     let given = Given::read(settings)?;
     let aws = target.aws(terminal).await?;
-    check_unused(&Inventory::read(&aws, customer).await?, customer)?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    let found = inventory(&aws, tailnet.as_ref(), customer).await?;
+    check_unused(&found, customer)?;
     let mark = smoke::new_mark(customer);
     let mut context = context(
         customer,
@@ -237,7 +251,8 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let settings = &target.settings;
     let token = admin_token(settings)?;
     let aws = target.aws(terminal).await?;
-    let found = Inventory::read(&aws, customer).await?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    let found = inventory(&aws, tailnet.as_ref(), customer).await?;
     let marks = found.marks();
     let mut cleaned = Cleaned::new(customer);
     if marks.is_empty() {
@@ -264,6 +279,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let interrupts = Interrupts::listen(customer, false, terminal)?;
     for mark in marks {
         let context = Arc::new(Context {
+            tailnet: tailnet.clone(),
             admin_token: token.clone(),
             mark: Some(mark.clone()),
             ..Context::new(customer.clone(), aws.clone(), Brain::new(url.clone()))

@@ -4,6 +4,8 @@ use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
 use crate::sandbox::{Fault, Sandbox, SandboxOptions};
+use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -127,5 +129,26 @@ impl From<AwsError> for Failure {
             Kind::Other
         };
         Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<TailnetError> for Failure {
+    fn from(error: TailnetError) -> Self {
+        let kind = if error.is_refusal() {
+            Kind::Refused
+        } else {
+            Kind::Other
+        };
+        Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let kind = match &error {
+            LockError::NoCommand | LockError::Failed { .. } => Kind::Precondition,
+            LockError::File(_) | LockError::NoNodeKey(_) => Kind::Other,
+        };
+        Self::new(kind, &error).hint(error.hint())
     }
 }

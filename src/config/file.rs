@@ -38,6 +38,10 @@ pub(super) struct BrainFile {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TailscaleFile {
     pub(super) auth_key_file: Option<PathBuf>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret_file: Option<PathBuf>,
+    pub(super) api_url: Option<String>,
+    pub(super) tailnet: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults.
 
 mod file;
+mod tailscale;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use crate::aws::{AwsSettings, StaticCredentials};
 use crate::brain::BrainUrl;
 use crate::sandbox::Fault;
 use crate::secret::SecretString;
+use crate::tailnet::TailnetSettings;
 
 use file::{File, secret_file};
 use value::{brain_url, check_region, endpoint, words};
-pub use value::{is_loopback, parse_duration};
+pub use value::{is_loopback, parse_ago, parse_duration};
 
 /// How long onboarding waits for the first heartbeat unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -29,6 +31,8 @@ pub struct Settings {
     pub brain: BrainSettings,
     /// Where a Tailscale auth key is read from instead of a prompt.
     pub tailscale_key_file: Option<PathBuf>,
+    /// Tailscale's API, where an OAuth client is configured.
+    pub tailnet: Option<TailnetSettings>,
     /// `t3.small`, for example.
     pub instance_type: String,
     /// A subnet instead of the default VPC.
@@ -273,6 +277,7 @@ impl Settings {
         if endpoint_url.as_ref().is_some_and(is_loopback) {
             pace.host = Pace::OF_SANDBOX.host;
         }
+        let tailnet = tailscale::api(&file.tailscale, environment, &path)?;
         let timeout = match (flags.timeout, &file.launch.timeout) {
             (Some(timeout), _) => timeout,
             (None, Some(text)) => parse_duration(text).map_err(|reason| ConfigError::Value {
@@ -303,6 +308,7 @@ impl Settings {
                 .clone()
                 .or_else(|| variable("M8TRX_TAILSCALE_KEY_FILE").map(PathBuf::from))
                 .or_else(|| file.tailscale.auth_key_file.map(beside)),
+            tailnet,
             instance_type: flags
                 .instance_type
                 .clone()

@@ -87,6 +87,35 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// How long ago something may be, such as `90s`, `1h` or `7d`; longer than zero and at most ten years.
+pub fn parse_ago(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 24 * 60 * 60;
+    let refuse = |why: &str| {
+        format!(
+            "`{}` {why}; write it like `90s`, `1h` or `7d`",
+            text.escape_debug()
+        )
+    };
+    let days = text.trim().strip_suffix('d').map(str::parse::<u64>);
+    let duration = match days {
+        Some(Ok(days)) => Duration::from_secs(days.saturating_mul(DAY)),
+        _ => {
+            let span: jiff::SignedDuration = text
+                .trim()
+                .parse()
+                .map_err(|_| refuse("is not a duration"))?;
+            Duration::try_from(span).map_err(|_| refuse("is negative"))?
+        }
+    };
+    if duration.is_zero() {
+        return Err(refuse("is no time at all"));
+    }
+    if duration > Duration::from_secs(3650 * DAY) {
+        return Err(refuse("is longer than ten years"));
+    }
+    Ok(duration)
+}
+
 /// Whether a URL stays on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {

@@ -8,6 +8,8 @@ use crate::aws::AwsError;
 use crate::brain::BrainError;
 use crate::diagnosis::Diagnosis;
 use crate::secret::InvalidSecret;
+use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 
 /// One thing that is ensured.
 #[async_trait]
@@ -122,6 +124,12 @@ pub enum StepError {
     /// The brain refused or did not answer.
     #[error(transparent)]
     Brain(#[from] BrainError),
+    /// Tailscale's API refused or did not answer.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
+    /// The key or the node could not be signed for Tailnet Lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A secret that cannot be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
@@ -187,6 +195,47 @@ pub enum StepError {
         reported: String,
         /// The name EC2 gave the host.
         expected: String,
+    },
+    /// The host runs, and its device in the tailnet cannot reach the brain.
+    #[error("the host {instance_id} of {customer} cannot reach the brain: {what}")]
+    Device {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// What is wrong with the device.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
+    /// A new key is stored, and hosts have not beaten with it.
+    #[error(
+        "no heartbeat with the new brain key of {customer} reached the brain within {waited_s} s ({})",
+        .hosts.join("; ")
+    )]
+    KeyNotFollowed {
+        /// The customer.
+        customer: String,
+        /// The hosts, each with its last heartbeat.
+        hosts: Vec<String>,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// Whether the old key works no more.
+        old_key_revoked: bool,
+    },
+    /// The brain has moved, and not every host reports to where it is now.
+    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::terminal::text::counted(*.hosts, "host"))]
+    UrlNotFollowed {
+        /// Where the brain is now.
+        url: String,
+        /// How many hosts report to it.
+        following: usize,
+        /// How many run.
+        hosts: usize,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// The others, one line each.
+        missing: Vec<String>,
     },
     /// The operator interrupted the run.
     #[error("interrupted")]

@@ -39,6 +39,7 @@ pub(crate) struct Surroundings {
     pub host_binary: PathBuf,
     pub brain_port: u16,
     pub faults: Vec<Fault>,
+    pub heartbeat_every: Option<Duration>,
     pub pauses_pass: bool,
 }
 
@@ -213,6 +214,7 @@ impl Surroundings {
                     .contains(&Fault::AptFailed)
                     .then_some(AptFault::MirrorDown),
                 systemd_fails: self.faults.contains(&Fault::SystemdFailed),
+                heartbeat_every: self.heartbeat_every,
                 pauses_pass: self.pauses_pass,
                 ..HostConditions::default()
             },

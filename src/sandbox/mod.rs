@@ -4,13 +4,14 @@
 //!  operator ──AWS_ENDPOINT_URL──▶ cloud ──commands──▶ machines ──▶ host (namespaces of its own)
 //!     │                             ▲ ▲                              │ 169.254.169.254  metadata ─▶ cloud
 //!     │                             │ └──────────────────────────────┤ ssm.….amazonaws.com, TLS
-//!     └──────M8TRX_BRAIN_URL──▶ brain ◀──────────────────────────────┤ once it joined
-//!                                tailnet ◀───────────────────────────┘ tailscale.com, TLS
+//!     ├──────M8TRX_BRAIN_URL──▶ brain ◀──────────────────────────────┤ once it joined
+//!     └──M8TRX_TAILSCALE_API_URL──▶ tailnet ◀────────────────────────┘ tailscale.com, TLS
 //! ```
 
 mod brain;
 mod cloud;
 mod fault;
+mod fleet;
 pub mod host;
 mod http;
 mod machines;
@@ -30,6 +31,7 @@ use brain::Brain;
 use cloud::Cloud;
 pub use cloud::RecordedCall;
 pub use fault::{Fault, UnknownFault};
+pub use fleet::{NotSettled, SettledCustomer};
 use host::HostError;
 use http::Server;
 use machines::{Machines, Surroundings, listen};
@@ -50,6 +52,9 @@ pub struct SandboxOptions {
     pub latency: Option<Duration>,
     /// How long EC2 does not know a new instance profile; without it 300 ms, or 20 s under [`Fault::SlowIam`].
     pub iam_delay: Option<Duration>,
+    /// How often hosts beat, instead of every five minutes; they look for a new key at every beat then. systemd starts a
+    /// service at most five times in ten seconds.
+    pub heartbeat_every: Option<Duration>,
     /// The pauses of user-data pass at once: a bootstrap that tries again for two minutes is done with it in seconds.
     pub pauses_pass: bool,
 }
@@ -81,6 +86,7 @@ pub struct Sandbox {
     // Dropped from the top: what is asked, then what works, then where it lies.
     cloud_server: Server,
     brain_server: Server,
+    tailscale_server: Server,
     machines: Machines,
     cloud: Cloud,
     brain: Brain,
@@ -132,13 +138,15 @@ impl Sandbox {
         };
         let cloud_server = serve(cloud.handler()).await.map_err(SandboxError::Listen)?;
         let brain_server = serve(brain.handler()).await.map_err(SandboxError::Listen)?;
+        let tailscale_server = serve(tailnet.api_handler())
+            .await
+            .map_err(SandboxError::Listen)?;
+        let url = |server: &Server| format!("http://{}", server.address());
         let environment = environment(
             &stage,
-            &cloud,
-            &format!("http://{}", cloud_server.address()),
-            &brain,
-            &format!("http://{}", brain_server.address()),
-            &tailnet,
+            (&cloud, &url(&cloud_server)),
+            (&brain, &url(&brain_server)),
+            (&tailnet, &url(&tailscale_server)),
         )
         .map_err(SandboxError::Stage)?;
         supported
@@ -153,12 +161,14 @@ impl Sandbox {
             host_binary: host_binary.to_owned(),
             brain_port: brain_server.address().port(),
             faults,
+            heartbeat_every: options.heartbeat_every,
             pauses_pass: options.pauses_pass,
         };
         Ok(Self {
             machines: Machines::start(surroundings, commands),
             cloud_server,
             brain_server,
+            tailscale_server,
             cloud,
             brain,
             tailnet,
@@ -215,22 +225,22 @@ impl Sandbox {
         self.machines.stop().await;
         self.cloud_server.shutdown(GRACE).await;
         self.brain_server.shutdown(GRACE).await;
+        self.tailscale_server.shutdown(GRACE).await;
     }
 }
 
 fn environment(
     stage: &Stage,
-    cloud: &Cloud,
-    cloud_url: &str,
-    brain: &Brain,
-    brain_url: &str,
-    tailnet: &Tailnet,
+    (cloud, cloud_url): (&Cloud, &str),
+    (brain, brain_url): (&Brain, &str),
+    (tailnet, tailscale_url): (&Tailnet, &str),
 ) -> io::Result<Vec<(&'static str, String)>> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let admin_token =
         stage.write_secret("brain-admin-token", brain.admin_token().expose_secret())?;
-    let operator_key = tailnet.mint_key(AuthKeySpec::default());
-    let key_file = stage.write_secret("tailscale-auth-key", operator_key.expose_secret())?;
+    let client = tailnet.client();
+    let client_secret =
+        stage.write_secret("tailscale-client-secret", client.secret.expose_secret())?;
     Ok(vec![
         ("AWS_ENDPOINT_URL", cloud_url.to_owned()),
         ("AWS_ACCESS_KEY_ID", cloud::OPERATOR_ACCESS_KEY.to_owned()),
@@ -243,6 +253,8 @@ fn environment(
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ("M8TRX_BRAIN_URL", brain_url.to_owned()),
         ("M8TRX_BRAIN_ADMIN_TOKEN_FILE", text(&admin_token)),
-        ("M8TRX_TAILSCALE_KEY_FILE", text(&key_file)),
+        ("M8TRX_TAILSCALE_API_URL", tailscale_url.to_owned()),
+        ("M8TRX_TAILSCALE_CLIENT_ID", client.id.clone()),
+        ("M8TRX_TAILSCALE_CLIENT_SECRET_FILE", text(&client_secret)),
     ])
 }

@@ -1,4 +1,9 @@
-//! The tailnet: auth keys, the devices that joined with them, and the install script.
+//! The tailnet: auth keys, the devices that joined with them, the install script, and Tailscale's API.
+
+mod api;
+mod conduct;
+mod hujson;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +18,8 @@ use super::cloud::same;
 use super::fault::Fault;
 use super::http::{Handler, Request, Response, json as respond, response};
 use super::random;
+use conduct::Conduct;
+use policy::Policy;
 
 /// What `https://tailscale.com/install.sh` answers in the sandbox.
 const INSTALL_SCRIPT: &str = include_str!("host/tailscale-install.sh");
@@ -20,8 +27,12 @@ const INSTALL_SCRIPT: &str = include_str!("host/tailscale-install.sh");
 /// The user whose key the operator pastes.
 const USER: &str = "operator@m8trx.example";
 
-/// The tags that this user owns in the tailnet's policy file, by their beginning.
-const OWNED_TAG_PREFIX: &str = "tag:m8trx-cust-";
+/// How customers' tags begin.
+const CUSTOMER_TAG_PREFIX: &str = "tag:m8trx-cust-";
+
+/// What the API says of a device that Tailnet Lock shuts out.
+const LOCKED_OUT: &str =
+    "this node is locked out; it will not have connectivity until it is signed";
 
 /// Default and longest life of an auth key.
 const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -35,6 +46,8 @@ pub struct AuthKeySpec {
     pub reusable: bool,
     /// Devices are removed after they went offline.
     pub ephemeral: bool,
+    /// Devices need no approval by an administrator.
+    pub preauthorized: bool,
     /// How long it is good; at most 90 days.
     pub lifetime: SignedDuration,
 }
@@ -45,6 +58,7 @@ impl Default for AuthKeySpec {
             tags: BTreeSet::new(),
             reusable: true,
             ephemeral: true,
+            preauthorized: true,
             lifetime: KEY_LIFETIME,
         }
     }
@@ -53,7 +67,10 @@ impl Default for AuthKeySpec {
 struct AuthKey {
     secret: String,
     spec: AuthKeySpec,
+    description: String,
+    created: Timestamp,
     expires: Timestamp,
+    revoked: Option<Timestamp>,
     used: bool,
 }
 
@@ -74,19 +91,44 @@ pub struct Device {
     pub ephemeral: bool,
     /// Connected now.
     pub online: bool,
+    /// When it was last seen.
+    pub last_seen: Timestamp,
+    /// When it joined.
+    pub created: Timestamp,
+    /// Approved by an administrator, or by its key.
+    pub authorized: bool,
+    /// `nodekey:…`
+    pub node_key: String,
+    /// Why Tailnet Lock shuts it out; empty where it does not.
+    pub lock_error: String,
 }
 
-#[derive(Default)]
 struct State {
     /// By id.
     keys: BTreeMap<String, AuthKey>,
     /// By instance.
     devices: BTreeMap<String, Device>,
+    /// Devices that are no hosts, as the API shows them.
+    residents: Vec<Value>,
     joined_so_far: u32,
+    policy: Policy,
+    /// The API's tokens, and until when they are good.
+    tokens: BTreeMap<String, Timestamp>,
+    conduct: Conduct,
+    calls: Vec<Value>,
+}
+
+/// The OAuth client with which the operator's commands sign in.
+pub(crate) struct Client {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: SecretString,
 }
 
 struct Inner {
     state: Mutex<State>,
+    client: Client,
     faults: Vec<Fault>,
 }
 
@@ -107,28 +149,34 @@ struct Registration {
 }
 
 impl Tailnet {
-    /// A tailnet without devices.
+    /// A tailnet without hosts.
     pub fn new(faults: Vec<Fault>) -> Self {
+        let id = format!("k{}CNTRL", random::mixed(10));
+        let secret = format!("tskey-client-{id}-{}", random::mixed(32)).into();
         Self(Arc::new(Inner {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                keys: BTreeMap::new(),
+                devices: BTreeMap::new(),
+                residents: residents(),
+                joined_so_far: 0,
+                policy: Policy::first(),
+                tokens: BTreeMap::new(),
+                conduct: Conduct::default(),
+                calls: Vec::new(),
+            }),
+            client: Client { id, secret },
             faults,
         }))
     }
 
-    /// Mints an auth key.
+    /// The OAuth client with which the operator's commands sign in.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Mints an auth key as an administrator does in the admin console.
     pub fn mint_key(&self, spec: AuthKeySpec) -> SecretString {
-        let id = format!("k{}CNTRL", random::mixed(10));
-        let secret = random::mixed(32);
-        let key = format!("tskey-auth-{id}-{secret}");
-        let expires = Timestamp::now() + spec.lifetime.min(KEY_LIFETIME);
-        let held = AuthKey {
-            secret,
-            spec,
-            expires,
-            used: false,
-        };
-        self.state().keys.insert(id, held);
-        key.into()
+        self.state().mint(spec, String::new()).1
     }
 
     /// Deletes a key by its id; says whether it was there.
@@ -141,13 +189,13 @@ impl Tailnet {
         self.state().devices.values().cloned().collect()
     }
 
-    /// Whether an instance is in the tailnet.
+    /// Whether an instance is in the tailnet and reaches anything there.
     pub fn has_joined(&self, instance: &str) -> bool {
         let state = self.state();
         state
             .devices
             .get(instance)
-            .is_some_and(|device| device.online)
+            .is_some_and(|device| device.online && device.lock_error.is_empty())
     }
 
     /// An instance is gone: its device goes offline, and an ephemeral one is removed (at Tailscale some time later).
@@ -155,6 +203,7 @@ impl Tailnet {
         let mut state = self.state();
         if let Some(device) = state.devices.get_mut(instance) {
             device.online = false;
+            device.last_seen = Timestamp::now();
             if device.ephemeral {
                 state.devices.remove(instance);
             }
@@ -209,13 +258,18 @@ impl Tailnet {
             .and_then(|rest| rest.split_once('-'));
         let (id, secret) =
             rest.ok_or_else(|| "invalid key: unable to validate API key".to_owned())?;
+        // A key that was wrapped for Tailnet Lock carries a signature and a key of its own behind the secret.
+        let (secret, wrap) = match secret.split_once("--TL") {
+            Some((secret, wrap)) => (secret, Some(wrap)),
+            None => (secret, None),
+        };
         if self.0.faults.contains(&Fault::TailscaleKeyRejected) {
             return Err(format!("invalid key: API key {id} not valid"));
         }
         let key = state
             .keys
             .get(id)
-            .filter(|key| same(&key.secret, secret))
+            .filter(|key| same(&key.secret, secret) && key.revoked.is_none())
             .ok_or_else(|| "invalid key: API key does not exist".to_owned())?;
         if key.expires <= Timestamp::now() || (key.used && !key.spec.reusable) {
             return Err(format!("invalid key: API key {id} not valid"));
@@ -224,7 +278,7 @@ impl Tailnet {
             .tags
             .iter()
             .filter(|tag| {
-                self.0.faults.contains(&Fault::TailscaleTagRefused) || !key.spec.permits(tag)
+                self.0.faults.contains(&Fault::TailscaleTagRefused) || !state.permits(key, tag)
             })
             .map(String::as_str)
             .collect();
@@ -240,18 +294,37 @@ impl Tailnet {
             asked.tags
         };
         let ephemeral = key.spec.ephemeral;
+        let known = state.devices.get(instance);
+        let authorized = !state.conduct.device_approval
+            || key.spec.preauthorized
+            || known.is_some_and(|device| device.authorized);
+        let lock_error = if state.conduct.lock && !wrap.is_some_and(is_signature) {
+            LOCKED_OUT.to_owned()
+        } else {
+            String::new()
+        };
         if let Some(key) = state.keys.get_mut(id) {
             key.used = true;
         }
         // A device that logs in again keeps its address.
         let known = state.devices.get(instance);
-        let (node_id, ip) = match known {
-            Some(device) => (device.node_id.clone(), device.ip.clone()),
+        let (node_id, ip, node_key, created) = match known {
+            Some(device) => (
+                device.node_id.clone(),
+                device.ip.clone(),
+                device.node_key.clone(),
+                device.created,
+            ),
             None => {
                 let number = state.joined_so_far + 1;
                 state.joined_so_far = number;
                 let ip = format!("100.64.{}.{}", number / 250, number % 250 + 1);
-                (format!("n{}CNTRL", random::mixed(12)), ip)
+                (
+                    format!("n{}CNTRL", random::mixed(12)),
+                    ip,
+                    format!("nodekey:{}", random::hex(64)),
+                    Timestamp::now(),
+                )
             }
         };
         let login_name = if tags.is_empty() {
@@ -267,21 +340,89 @@ impl Tailnet {
             tags,
             instance_id: instance.to_owned(),
             ephemeral,
-            online: true,
+            online: authorized,
+            last_seen: Timestamp::now(),
+            created,
+            authorized,
+            node_key,
+            lock_error,
         };
         state.devices.insert(instance.to_owned(), device);
-        Ok(answer)
+        if authorized {
+            Ok(answer)
+        } else {
+            Err("To approve your machine, visit (as admin)".to_owned())
+        }
     }
 }
 
-impl AuthKeySpec {
-    /// A tagged key gives its own tags only; an untagged one those that its user owns.
-    fn permits(&self, tag: &str) -> bool {
-        if self.tags.is_empty() {
-            return tag.starts_with(OWNED_TAG_PREFIX);
-        }
-        self.tags.contains(tag)
+impl State {
+    fn mint(&mut self, spec: AuthKeySpec, description: String) -> (String, SecretString) {
+        let id = format!("k{}CNTRL", random::mixed(10));
+        let secret = random::mixed(32);
+        let key = format!("tskey-auth-{id}-{secret}");
+        let created = Timestamp::now();
+        let expires = created + spec.lifetime.min(KEY_LIFETIME);
+        let held = AuthKey {
+            secret,
+            spec,
+            description,
+            created,
+            expires,
+            revoked: None,
+            used: false,
+        };
+        self.keys.insert(id.clone(), held);
+        (id, key.into())
     }
+
+    /// A tagged key gives its own tags only, as long as they are defined; an untagged one those that its user owns.
+    fn permits(&self, key: &AuthKey, tag: &str) -> bool {
+        if key.spec.tags.is_empty() {
+            return self.may_assign(tag, &[USER]);
+        }
+        let undefined = !self.policy.defines(tag) && !self.may_assign(tag, &[]);
+        key.spec.tags.contains(tag) && !undefined
+    }
+}
+
+/// `<signature>-<key>`, as `tailscale lock sign` appends it. What is signed is not checked, its form is.
+fn is_signature(wrap: &str) -> bool {
+    let charset = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    wrap.split_once('-').is_some_and(|(signature, key)| {
+        signature.len() >= 16
+            && key.len() >= 16
+            && (signature.to_owned() + key).chars().all(charset)
+    })
+}
+
+/// The brain and the operator's laptop, as the API shows them.
+fn residents() -> Vec<Value> {
+    let now = Timestamp::now();
+    let resident = |number: u8, node_id: &str, hostname: &str| {
+        json!({
+            "id": format!("10{number}"),
+            "nodeId": node_id,
+            "name": format!("{hostname}.tail8trx.ts.net"),
+            "hostname": hostname,
+            "addresses": [format!("100.64.255.{number}")],
+            "user": USER,
+            "os": "linux",
+            "clientVersion": "1.90.8",
+            "authorized": true,
+            "isEphemeral": false,
+            "isExternal": false,
+            "created": now,
+            "lastSeen": null,
+            "connectedToControl": true,
+            "nodeKey": format!("nodekey:{}", random::hex(64)),
+            "tailnetLockError": "",
+            "tailnetLockKey": format!("nlpub:{}", random::hex(64)),
+        })
+    };
+    let mut brain = resident(1, "nBrainCNTRL", "m8trx-brain");
+    brain["tags"] = json!(["tag:m8trx-brain"]);
+    vec![brain, resident(2, "nLaptopCNTRL", "operators-laptop")]
 }
 
 /// The rules of Tailscale's clients for a tag, in their words.

@@ -132,7 +132,7 @@ pub struct Hostname {
 }
 
 /// Whether two names are of one host: first labels, since a host may or may not add its domain.
-fn same_host(one: &str, other: &str) -> bool {
+pub(crate) fn same_host(one: &str, other: &str) -> bool {
     let label = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     !label(one).is_empty() && label(one) == label(other)
 }

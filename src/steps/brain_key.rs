@@ -58,54 +58,55 @@ impl BrainKeyParameter {
         })
     }
 
-    async fn mint(&self, run: &StepRun) -> Result<MintedKey, StepError> {
-        let customer = &self.0.customer;
-        let label = format!("m8trx onboard {customer}");
-        let minted = match &self.0.mint {
-            None => {
-                return Err(StepError::Precondition {
-                    problem: format!("{customer} needs a brain key, and nothing says how to mint one"),
-                    hint: "pass --mint-command 'node bin/mint-key.js', or --brain-key-file FILE, or set M8TRX_BRAIN_ADMIN_TOKEN_FILE".to_owned(),
-                });
-            }
-            Some(Mint::Given(key)) => MintedKey {
-                key: key.clone(),
-                id: None,
-            },
-            Some(Mint::Api(token)) => {
-                run.progress("minting at the brain");
-                self.0.brain.mint_key(customer, &label, token).await?
-            }
-            Some(Mint::Command(words)) => {
-                run.progress("minting with the mint command");
-                MintedKey {
-                    key: mint::run(words, customer, &label).await?,
-                    id: None,
-                }
-            }
-        };
-        if self.0.brain.check_key(&minted.key).await? == KeyCheck::Refused {
-            return Err(BrainError::Refused {
-                url: self.0.brain.url().to_string(),
-                what: format!("brain key just minted for {customer}"),
-            }
-            .into());
-        }
-        Ok(minted)
-    }
-
-    /// A minted key that was not needed in the end must not stay valid, where the brain lets it be revoked.
-    async fn discard(&self, minted: &MintedKey) -> Result<(), StepError> {
-        if let (Some(id), Some(token)) = (&minted.id, &self.0.admin_token) {
-            self.0.brain.revoke_key(id, token).await?;
-        }
-        Ok(())
-    }
-
     fn keep(&self, key: BrainKey) {
         // Only one step sets it, once a run; a second observation finds the same key.
         let _ = self.0.found.brain_key.set(key);
     }
+}
+
+/// Mints a key for the customer, as configured, and has the brain accept it.
+pub async fn mint_key(context: &Context, progress: impl Fn(&str)) -> Result<MintedKey, StepError> {
+    let customer = &context.customer;
+    let label = &context.key_label;
+    let minted = match &context.mint {
+        None => {
+            return Err(StepError::Precondition {
+                problem: format!("{customer} needs a brain key, and nothing says how to mint one"),
+                hint: "pass --mint-command 'node bin/mint-key.js', or --brain-key-file FILE, or set M8TRX_BRAIN_ADMIN_TOKEN_FILE".to_owned(),
+            });
+        }
+        Some(Mint::Given(key)) => MintedKey {
+            key: key.clone(),
+            id: None,
+        },
+        Some(Mint::Api(token)) => {
+            progress("minting at the brain");
+            context.brain.mint_key(customer, label, token).await?
+        }
+        Some(Mint::Command(words)) => {
+            progress("minting with the mint command");
+            MintedKey {
+                key: mint::run(words, customer, label).await?,
+                id: None,
+            }
+        }
+    };
+    if context.brain.check_key(&minted.key).await? == KeyCheck::Refused {
+        return Err(BrainError::Refused {
+            url: context.brain.url().to_string(),
+            what: format!("brain key just minted for {customer}"),
+        }
+        .into());
+    }
+    Ok(minted)
+}
+
+/// A minted key that was not needed in the end must not stay valid, where the brain lets it be revoked.
+pub async fn discard_key(context: &Context, minted: &MintedKey) -> Result<(), StepError> {
+    if let (Some(id), Some(token)) = (&minted.id, &context.admin_token) {
+        context.brain.revoke_key(id, token).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -150,7 +151,7 @@ impl Step for BrainKeyParameter {
             self.keep(key);
             return Ok(Outcome::Adopted(detail));
         }
-        let minted = self.mint(run).await?;
+        let minted = mint_key(&self.0, |what| run.progress(what)).await?;
         let mut tags = self.0.tags();
         if let Some(id) = &minted.id {
             tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
@@ -162,6 +163,10 @@ impl Step for BrainKeyParameter {
             let version = aws
                 .overwrite_parameter(&name, value, Kind::Secure, &tags)
                 .await?;
+            if minted.id.is_none() {
+                // It would name the key that was there before.
+                aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
+            }
             Outcome::Updated(format!("{name}, version {version}"))
         } else {
             let put = aws
@@ -169,12 +174,12 @@ impl Step for BrainKeyParameter {
                 .await;
             if put.is_err() {
                 // The failure to store it is what must be told; nobody can use a key that is stored nowhere.
-                let _ = self.discard(&minted).await;
+                let _ = discard_key(&self.0, &minted).await;
             }
             match put? {
                 Put::Created(version) => Outcome::Created(format!("{name}, version {version}")),
                 Put::Existed => {
-                    self.discard(&minted).await?;
+                    discard_key(&self.0, &minted).await?;
                     let other = aws.parameter(&name).await?;
                     return match self.judge(other.as_ref()).await? {
                         Stored::Good(key, detail) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::Context;
+use super::{Context, tailnet_watch};
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::{BootstrapLog, whole_lines};
 use crate::brain::database::Database;
@@ -89,6 +89,16 @@ impl FirstHeartbeat {
             .map_or(recent, |launched| launched.max(recent))
     }
 
+    /// [`Self::since`], and after the heartbeat that was there before, where another one is wanted.
+    fn wanted_since(&self, host: &Instance) -> Timestamp {
+        let since = Self::since(host);
+        let next = self.0.found.heartbeat_after.get().and_then(|last| {
+            // Brains keep microseconds at the finest (PostgreSQL).
+            last.checked_add(SignedDuration::from_micros(1)).ok()
+        });
+        next.map_or(since, |next| next.max(since))
+    }
+
     pub(crate) fn failed(&self, diagnosis: Diagnosis) -> StepError {
         StepError::HostFailed(Box::new(self.masked(diagnosis)))
     }
@@ -133,7 +143,7 @@ impl FirstHeartbeat {
 
     async fn wait(&self, host: &Instance, run: &StepRun) -> Result<Heartbeat, StepError> {
         let context = &self.0;
-        let since = Self::since(host);
+        let since = self.wanted_since(host);
         let key = context.found.brain_key.get();
         let database = self.database().await?;
         let began = Instant::now();
@@ -264,8 +274,14 @@ impl Step for FirstHeartbeat {
             "the brain"
         };
         let missing = || {
+            let later = self
+                .0
+                .found
+                .heartbeat_after
+                .get()
+                .map_or(String::new(), |last| format!(" later than {last}"));
             Observation::missing(format!(
-                "wait up to {} for a heartbeat in {source}",
+                "wait up to {} for a heartbeat{later} in {source}",
                 crate::terminal::text::duration(self.0.timeout)
             ))
         };
@@ -277,7 +293,7 @@ impl Step for FirstHeartbeat {
         };
         let database = self.database().await?;
         match self
-            .ask(database.as_ref(), Some(&key), Self::since(host))
+            .ask(database.as_ref(), Some(&key), self.wanted_since(host))
             .await
         {
             Ok(Some(heartbeat)) => {
@@ -303,7 +319,8 @@ impl Step for FirstHeartbeat {
                 hint: "run the same command again".to_owned(),
             });
         };
-        let heartbeat = self.wait(host, run).await?;
+        let waiting = self.wait(host, run);
+        let heartbeat = tailnet_watch::alongside(&self.0, host, run, waiting).await?;
         let detail = format!("from {} at {}", heartbeat.hostname, heartbeat.ts);
         let _ = self.0.found.heartbeat.set(heartbeat);
         Ok(Outcome::Arrived(detail))

@@ -46,7 +46,7 @@ pub fn client_token(context: &Context, generation: u32) -> String {
 }
 
 /// What is otherwise on a live host than a launch would have made it, and can be changed while it runs.
-fn metadata_differences(host: &Instance) -> Vec<String> {
+pub(crate) fn metadata_differences(host: &Instance) -> Vec<String> {
     let mut differences = Vec::new();
     if !host.metadata_tags_enabled {
         differences.push("enable instance tags in its metadata".to_owned());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::artifacts;
 use crate::aws::iam::Role;
-use crate::customer::CUSTOMER_TAG_KEY;
+use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 
 /// The name of the inline policy.
@@ -43,16 +43,24 @@ pub fn trust_policy(partition: &str) -> Value {
 
 /// The embedded policy, narrowed from every customer to this one, this account and this region.
 pub fn permission_policy(context: &Context) -> Value {
+    let aws = &context.aws;
+    permission_policy_of(&context.customer, &aws.partition, &aws.region, &aws.account)
+}
+
+/// The same for a customer without a context.
+pub fn permission_policy_of(
+    customer: &CustomerId,
+    partition: &str,
+    region: &str,
+    account: &str,
+) -> Value {
     let mut policy: Value = serde_json::from_str(artifacts::IAM_POLICY_JSON)
         .expect("the embedded policy is JSON, as a test checks");
     let narrow = |arn: &str| {
         let name = arn.rsplit_once(":parameter").map_or("", |(_, name)| name);
         format!(
-            "arn:{}:ssm:{}:{}:parameter{}",
-            context.aws.partition,
-            context.aws.region,
-            context.aws.account,
-            name.replace('*', context.customer.as_str())
+            "arn:{partition}:ssm:{region}:{account}:parameter{}",
+            name.replace('*', customer.as_str())
         )
     };
     let statements = policy["Statement"].as_array_mut().into_iter().flatten();
@@ -93,6 +101,54 @@ impl Difference {
     }
 }
 
+/// What is otherwise on a role than it should be. `policy` is the document of its inline policy [`POLICY_NAME`], where it
+/// has one.
+fn compare(
+    role: &Role,
+    policy: Option<&Value>,
+    wanted: &Value,
+    partition: &str,
+) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if role.trust_policy != trust_policy(partition) {
+        found.push(Difference::Trust);
+    }
+    if !role.tags.iter().any(|(key, _)| key == CUSTOMER_TAG_KEY) {
+        found.push(Difference::Tag);
+    }
+    match policy {
+        None => found.push(Difference::Policy(format!(
+            "add the inline policy {POLICY_NAME}"
+        ))),
+        Some(policy) if policy != wanted => found.push(Difference::Policy(format!(
+            "replace the inline policy {POLICY_NAME}: it grants something else than this customer's parameters"
+        ))),
+        Some(_) => {}
+    }
+    for arn in &role.attached_policies {
+        if LEAKING_MANAGED_POLICIES
+            .iter()
+            .any(|leak| arn.ends_with(leak))
+        {
+            found.push(Difference::Leak(arn.clone()));
+        }
+    }
+    found
+}
+
+/// What would be mended on a role, one line each.
+pub(crate) fn differences(
+    role: &Role,
+    policy: Option<&Value>,
+    wanted: &Value,
+    partition: &str,
+) -> Vec<String> {
+    compare(role, policy, wanted, partition)
+        .iter()
+        .map(Difference::line)
+        .collect()
+}
+
 impl IamRole {
     /// A role of this name that is somebody else's is never touched.
     fn check_owner(&self, role: &Role) -> Result<(), StepError> {
@@ -108,36 +164,18 @@ impl IamRole {
 
     async fn differences(&self, role: &Role) -> Result<Vec<Difference>, StepError> {
         let aws = &self.0.aws;
-        let name = self.0.customer.resource_name();
-        let mut found = Vec::new();
-        if role.trust_policy != trust_policy(&aws.partition) {
-            found.push(Difference::Trust);
-        }
-        if !role.tags.iter().any(|(key, _)| key == CUSTOMER_TAG_KEY) {
-            found.push(Difference::Tag);
-        }
-        if !role
+        let has_policy = role
             .inline_policies
             .iter()
-            .any(|policy| policy == POLICY_NAME)
-        {
-            found.push(Difference::Policy(format!(
-                "add the inline policy {POLICY_NAME}"
-            )));
-        } else if aws.role_policy(&name, POLICY_NAME).await? != Some(permission_policy(&self.0)) {
-            found.push(Difference::Policy(format!(
-                "replace the inline policy {POLICY_NAME}: it grants something else than this customer's parameters"
-            )));
-        }
-        for arn in &role.attached_policies {
-            if LEAKING_MANAGED_POLICIES
-                .iter()
-                .any(|leak| arn.ends_with(leak))
-            {
-                found.push(Difference::Leak(arn.clone()));
-            }
-        }
-        Ok(found)
+            .any(|policy| policy == POLICY_NAME);
+        let policy = if has_policy {
+            aws.role_policy(&self.0.customer.resource_name(), POLICY_NAME)
+                .await?
+        } else {
+            None
+        };
+        let wanted = permission_policy(&self.0);
+        Ok(compare(role, policy.as_ref(), &wanted, &aws.partition))
     }
 
     /// Policies that somebody else gave the role: told, left alone.

@@ -4,25 +4,31 @@ pub mod brain_key;
 pub mod brain_url;
 pub mod first_heartbeat;
 pub mod host;
+pub mod hosts_follow;
 pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
 pub mod security_group;
+pub mod stored_parameter;
+pub mod tailnet_membership;
+pub mod tailnet_watch;
 pub mod tailscale_auth_key;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
-use crate::brain::{Brain, Heartbeat};
+use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
+use crate::tailnet::Tailnet;
 
 /// What the steps of one customer share: who, where, what was given, and what was found on the way.
 pub struct Context {
@@ -32,6 +38,8 @@ pub struct Context {
     pub aws: Aws,
     /// The brain.
     pub brain: Brain,
+    /// Tailscale's API, where an OAuth client is configured.
+    pub tailnet: Option<Tailnet>,
     /// How a brain key comes to be, where one is needed.
     pub mint: Option<Mint>,
     /// The brain's admin token, where one is configured: to mint and to revoke.
@@ -46,6 +54,8 @@ pub struct Context {
     pub ami: Option<String>,
     /// How long the first heartbeat is waited for.
     pub timeout: Duration,
+    /// What the brain is told a new key is for.
+    pub key_label: String,
     /// How closely a host is watched.
     pub pace: Pace,
     /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
@@ -114,6 +124,8 @@ pub struct Found {
     pub host: OnceLock<Instance>,
     /// Set where this run has launched it.
     pub launched: OnceLock<()>,
+    /// Only a heartbeat after this counts, where the next one is wanted.
+    pub heartbeat_after: OnceLock<Timestamp>,
     /// The heartbeat that was found or came.
     pub heartbeat: OnceLock<Heartbeat>,
 }
@@ -126,13 +138,15 @@ impl Found {
 }
 
 impl Context {
-    /// A customer at a brain in an AWS account, with nothing given yet: no way to mint, no database, the defaults of a
-    /// new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
+    /// A customer at a brain in an AWS account, with nothing given yet: no way to mint, no database, no Tailscale API,
+    /// the defaults of a new host. Callers set what else they know: `Context { mint, ..Context::new(customer, aws, brain) }`.
     pub fn new(customer: CustomerId, aws: Aws, brain: Brain) -> Self {
         Self {
+            key_label: format!("m8trx onboard {customer}"),
             customer,
             aws,
             brain,
+            tailnet: None,
             mint: None,
             admin_token: None,
             database_url: None,
@@ -145,6 +159,15 @@ impl Context {
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),
         }
+    }
+
+    /// For the steps that never ask the brain, so that its URL need not be known. The name is one that resolves nowhere
+    /// (RFC 6761): a question would be told that nothing answers.
+    pub fn without_brain(customer: CustomerId, aws: Aws) -> Self {
+        let nowhere: BrainUrl = "http://brain.invalid"
+            .parse()
+            .expect("it is well-formed and constant");
+        Self::new(customer, aws, Brain::new(nowhere))
     }
 
     /// The tags of everything made for this customer.

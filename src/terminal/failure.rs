@@ -22,6 +22,8 @@ pub enum Kind {
     HostFailed,
     /// No heartbeat in time, or no other event that was waited for.
     NoHeartbeat,
+    /// Something needs a person, as `status --check` found.
+    NeedsPerson,
     /// The operator interrupted it.
     Interrupted,
 }
@@ -36,6 +38,7 @@ impl Kind {
             Self::Refused => 4,
             Self::HostFailed => 5,
             Self::NoHeartbeat => 6,
+            Self::NeedsPerson => 7,
             Self::Interrupted => 130,
         }
     }
@@ -51,6 +54,7 @@ Exit codes:
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
+  7    something needs a person (status --check)
   130  interrupted";
 
 /// A failed command.
@@ -146,6 +150,12 @@ impl Failure {
         }
     }
 
+    /// The result is on stdout already: no document of the failure may follow it there.
+    pub fn with_result(mut self) -> Self {
+        self.has_result = true;
+        self
+    }
+
     /// Says what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -191,7 +201,9 @@ impl Failure {
                 terminal.paint("hint:", |style| style.cyan().bold())
             ));
         }
-        if terminal.output == OutputFormat::Json && !self.has_result {
+        // What needs a person, and what was done in part, stand in the command's own document.
+        let has_result = self.has_result || self.kind == Kind::NeedsPerson;
+        if terminal.output == OutputFormat::Json && !has_result {
             let text = match diagnosis {
                 Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest),
                 None => self.document(first, rest),

@@ -1,10 +1,13 @@
 //! What a person or a script sees: results on stdout, everything else on stderr. Nothing below calls it, except for
 //! plain text helpers.
 
+pub mod events_text;
 pub mod failure;
 pub mod plan_table;
 pub mod progress;
 pub mod prompt;
+pub mod screen;
+pub mod status_table;
 pub mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -100,14 +103,31 @@ impl Terminal {
 
     /// Text on stdout as it is. A reader that has gone (`| head`) is no error.
     pub fn write(&self, text: &str) -> io::Result<()> {
+        self.write_on(text).map(drop)
+    }
+
+    /// Text on stdout as it is; says whether there is still a reader, for commands that would go on for ever without one.
+    pub fn write_on(&self, text: &str) -> io::Result<bool> {
         let mut stdout = io::stdout().lock();
         match stdout
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush())
         {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(e),
         }
+    }
+
+    /// Whether stdout is a pipe that nobody reads any more: only writing would tell otherwise.
+    pub fn reader_has_gone(&self) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd as _;
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0].revents().is_some_and(|found| found.intersects(gone))
     }
 
     /// How many columns people see; `None` where there is no terminal.

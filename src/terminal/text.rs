@@ -2,6 +2,61 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
+/// How long something is ago or to come, in its largest unit: `12 s`, `5 min`, `3 h`, `12 d`. What is negative is `0 s`.
+pub fn age(age: SignedDuration) -> String {
+    let seconds = age.as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A number of bytes: `120 B`, `4.2 kB`, `1.3 MB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 999.95 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// Text from elsewhere on one line: control characters and what looks like a secret are not shown as they are, and what is
+/// too long is cut.
+pub fn foreign(text: &str, longest: usize) -> String {
+    let masked = crate::secret::mask(text, &[]);
+    let mut shown = String::new();
+    for (count, character) in masked.chars().enumerate() {
+        if count == longest {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() || is_invisible(character) {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Characters that move or hide others on the screen: marks of direction, separators of lines, joiners.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// A duration for people: `850 ms`, `12 s`, `1 min 5 s`, `15 min`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -20,9 +75,62 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// `1 host`, `2 hosts`.
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// How long ago something happened, for people: `just now`, `12 min ago`, `3 days ago`.
+pub fn ago(at: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match seconds {
+        ..5 => "just now".to_owned(),
+        5..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_and_sizes_are_short() {
+        for (seconds, text) in [
+            (-5, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_599, "59 min"),
+            (7_200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(age(SignedDuration::from_secs(seconds)), text);
+        }
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_951, "1.0 MB"),
+            (u64::MAX, "18446.7 PB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn text_from_elsewhere_stays_on_its_line() {
+        assert_eq!(
+            foreign("a\u{1b}[2J\nb\u{202e}c", 50),
+            "a\\u{1b}[2J\\nb\\u{202e}c"
+        );
+        assert_eq!(foreign("ééééé", 3), "ééé…");
+        assert_eq!(foreign("key tskey-auth-kA-b", 50), "key tskey-****");
+    }
 
     #[test]
     fn durations_read_naturally() {
@@ -38,6 +146,22 @@ mod tests {
             (5_400_000, "1 h 30 min"),
         ] {
             assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn ages_read_naturally() {
+        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
+        for (seconds, text) in [
+            (-5, "just now"),
+            (4, "just now"),
+            (59, "59 s ago"),
+            (3599, "59 min ago"),
+            (7300, "2 h ago"),
+            (172_800, "2 days ago"),
+        ] {
+            let at = jiff::Timestamp::from_second(1_000_000 - seconds).unwrap();
+            assert_eq!(ago(at, now), text);
         }
     }
 }

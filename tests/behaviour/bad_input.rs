@@ -45,7 +45,9 @@ fn keys_that_cannot_be_used() {
         3,
         &["white space"],
     );
-    surroundings.set("M8TRX_TAILSCALE_KEY_FILE", "");
+    surroundings
+        .set("M8TRX_TAILSCALE_CLIENT_ID", "")
+        .set("M8TRX_TAILSCALE_CLIENT_SECRET_FILE", "");
     refused(
         &surroundings.m8trx(&["onboard", "cust_acme", "--yes"]),
         3,

@@ -170,14 +170,13 @@ impl RunningSandbox {
         Self::up_with(&[])
     }
 
-    /// With faults.
-    pub fn up_with(faults: &[&str]) -> Self {
+    /// With options of `sandbox up`.
+    pub fn up_with(options: &[&str]) -> Self {
         let surroundings = Surroundings::new();
-        let faults = faults.iter().flat_map(|fault| ["--fault", fault]);
         let mut child = surroundings
             .command(M8TRX)
             .args(["sandbox", "up", "--output", "json"])
-            .args(faults)
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -216,6 +215,68 @@ impl RunningSandbox {
             .clone()
     }
 
+    /// What the brain answers, asked with the admin token unless another bearer is given.
+    pub fn brain(
+        &self,
+        method: &str,
+        path: &str,
+        bearer: Option<&str>,
+        body: Option<&Value>,
+    ) -> Value {
+        let token = std::fs::read_to_string(&self.environment["M8TRX_BRAIN_ADMIN_TOKEN_FILE"]);
+        let token = token.unwrap().trim().to_owned();
+        let mut curl = Command::new("curl");
+        curl.args(["-qfsS", "--noproxy", "*", "-X", method]).args([
+            "-H",
+            &format!("Authorization: Bearer {}", bearer.unwrap_or(&token)),
+        ]);
+        if let Some(body) = body {
+            curl.args([
+                "-H",
+                "Content-Type: application/json",
+                "-d",
+                &body.to_string(),
+            ]);
+        }
+        let answer = ended(curl.arg(format!("{}{path}", self.environment["M8TRX_BRAIN_URL"])));
+        answer.assert_code(0);
+        serde_json::from_str(&answer.stdout).unwrap_or(Value::Null)
+    }
+
+    /// A new key of a customer, and the brain's id of it.
+    pub fn mint(&self, customer: &str) -> (String, String) {
+        let body = serde_json::json!({"customer_id": customer, "label": "a test"});
+        let minted = self.brain("POST", "/v1/keys", None, Some(&body));
+        let text = |name: &str| minted[name].as_str().unwrap().to_owned();
+        (text("key"), text("id"))
+    }
+
+    /// The ids of a customer's valid keys, and what they were minted for.
+    pub fn brain_keys(&self, customer: &str) -> Vec<(String, String)> {
+        let keys = self.brain(
+            "GET",
+            &format!("/v1/keys?customer_id={customer}"),
+            None,
+            None,
+        );
+        let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
+        let keys = keys["keys"].as_array().unwrap();
+        keys.iter()
+            .map(|key| (text(key, "id"), text(key, "label")))
+            .collect()
+    }
+
+    /// The customer's heartbeats, newest first.
+    pub fn heartbeats(&self, key: &str) -> Vec<Value> {
+        let events = self.brain(
+            "GET",
+            "/v1/events?event_type=heartbeat&limit=1000",
+            Some(key),
+            None,
+        );
+        events["events"].as_array().unwrap().clone()
+    }
+
     /// The actions among the calls that change something and were let through.
     pub fn changes(&self) -> Vec<String> {
         self.calls()
@@ -247,6 +308,35 @@ pub fn get(url: &str) -> String {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Sends a heartbeat of a customer to the brain, as one of its hosts would.
+pub fn beat(surroundings: &Surroundings, brain: &str, customer: &str, hostname: &str) {
+    let parameter = format!("{customer}/brain-key");
+    let shown = surroundings.m8trx(&[
+        "params", "show", &parameter, "--reveal", "--yes", "--output", "json",
+    ]);
+    let key = shown.assert_code(0).json()["value"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let event = serde_json::json!({
+        "event_type": "heartbeat",
+        "ts": jiff::Timestamp::now().to_string(),
+        "payload": { "hostname": hostname },
+    });
+    let header = surroundings.file("header", &format!("Authorization: Bearer {key}"));
+    let sent = ended(Command::new("curl").args([
+        "-qfsS",
+        "--noproxy",
+        "*",
+        "-H",
+        &format!("@{}", header.display()),
+        "-d",
+        &event.to_string(),
+        &format!("{brain}/v1/events"),
+    ]));
+    sent.assert_code(0);
 }
 
 /// Every regular file below a directory.

@@ -41,7 +41,7 @@ fn the_reference_of_the_command() {
 
 #[test]
 fn onboard_tells_why_a_host_failed_and_diagnose_tells_it_again() {
-    let sandbox = RunningSandbox::up_with(&["tailscale-key-rejected"]);
+    let sandbox = RunningSandbox::up_with(&["--fault", "tailscale-key-rejected"]);
     let surroundings = Surroundings::of(&sandbox);
     let failed = surroundings.m8trx(&["onboard", "cust_acme", "--yes", "--output", "json"]);
     let told = assert_diagnosed(&failed, 5, "tailscale", "tailscale-key-spent");
@@ -112,7 +112,7 @@ fn a_healthy_host_is_called_so() {
 
 #[test]
 fn a_host_whose_beats_the_brain_loses() {
-    let sandbox = RunningSandbox::up_with(&["no-heartbeat"]);
+    let sandbox = RunningSandbox::up_with(&["--fault", "no-heartbeat"]);
     let surroundings = Surroundings::of(&sandbox);
     let lost = [
         "onboard",
@@ -157,7 +157,7 @@ fn a_launch_that_aws_refuses_keeps_its_exit_code() {
 
 #[test]
 fn scripts_can_have_the_failed_host_ended() {
-    let sandbox = RunningSandbox::up_with(&["customer-tag-missing"]);
+    let sandbox = RunningSandbox::up_with(&["--fault", "customer-tag-missing"]);
     let surroundings = Surroundings::of(&sandbox);
     let onboard = ["onboard", "cust_acme", "--yes", "--output", "json"];
     let kept = surroundings.m8trx(&onboard);

@@ -69,7 +69,7 @@ fn its_hosts_end_with_it() {
         .m8trx(&["onboard", "cust_acme", "--yes"])
         .assert_code(0);
     assert!(descendants_of(sandbox.id()) >= 1);
-    let stage = std::path::Path::new(&sandbox.environment["M8TRX_TAILSCALE_KEY_FILE"])
+    let stage = std::path::Path::new(&sandbox.environment["M8TRX_BRAIN_ADMIN_TOKEN_FILE"])
         .parent()
         .unwrap()
         .to_owned();

@@ -10,12 +10,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::common::{M8TRX, Surroundings};
+use crate::fleet::Fleet;
 
 /// Far longer than anything takes, so that a test that waits in vain ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary on a pseudo-terminal.
-struct Session {
+pub struct Session {
     child: Child,
     screen: File,
     seen: String,
@@ -24,7 +25,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(surroundings: Surroundings, arguments: &[&str]) -> Self {
+    pub fn start(surroundings: Surroundings, arguments: &[&str]) -> Self {
         let size = nix::pty::Winsize {
             ws_row: 50,
             ws_col: 120,
@@ -71,7 +72,7 @@ impl Session {
     }
 
     /// Reads until the words are on the screen.
-    fn expect(&mut self, words: &str) {
+    pub fn expect(&mut self, words: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.seen.contains(words) {
             self.read_more(deadline, words);
@@ -79,7 +80,7 @@ impl Session {
     }
 
     /// Waits until a question listens to keys, then types: what is typed before is thrown away.
-    fn type_in(&mut self, text: &str) {
+    pub fn type_in(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while tcgetattr(&self.screen)
             .unwrap()
@@ -97,7 +98,7 @@ impl Session {
     }
 
     /// Reads the rest, to the exit code and everything that was shown.
-    fn end(mut self) -> (i32, String) {
+    pub fn end(mut self) -> (i32, String) {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = self.screen.read(&mut buffer) {
             self.seen
@@ -164,4 +165,30 @@ fn no_colour_means_plain_lines() {
     let (code, seen) = session.end();
     assert_eq!(code, 0);
     assert!(!seen.contains('\u{1b}'), "{seen}");
+}
+
+#[test]
+fn a_watched_fleet_is_drawn_again_until_it_is_interrupted() {
+    let fleet = Fleet::start();
+    fleet.settle("cust_a", 3, Some(1));
+    let mut session = Session::start(
+        fleet.surroundings(),
+        &["status", "--watch", "--interval", "1s"],
+    );
+    session.expect("1 healthy; nothing needs a person");
+    // The second screen, and the next frame drawn over the first.
+    assert!(session.seen.contains("\u{1b}[?1049h"), "{}", session.seen);
+    fleet.delete("/m8trx/cust_a/brain-key");
+    session.expect("1 partial; 1 thing needs a person");
+    // AWS is away for a moment: what was known stays, and why it is old stands above it.
+    fleet.sandbox.restrict_operator(r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#).unwrap();
+    session.expect("The last look failed, this is older: ssm:DescribeParameters");
+    session.screen.write_all(b"\x03").unwrap();
+    let (code, seen) = session.end();
+    assert_eq!(code, 0, "{seen}");
+    let (_, after) = seen.rsplit_once("\u{1b}[?1049l").unwrap();
+    assert!(
+        after.contains("cust_a") && !after.contains("\u{1b}["),
+        "{after:?}"
+    );
 }

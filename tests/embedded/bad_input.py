@@ -1,6 +1,8 @@
 """What bootstrap.sh does with input that no one meant: each ends in a FAILED line with a reason, nothing of the value
 executed or half-written. And the boots around it that must go well."""
 import concurrent.futures
+import hashlib
+import json
 import re
 
 import host
@@ -106,6 +108,8 @@ CALLS = {
 BOOTSTRAP = f"bash {host.BOOTSTRAP}"
 BEAT = "/usr/local/bin/m8trx-brain-heartbeat"
 INSTALLED = BOOTSTRAP + " >/dev/null && "
+LAST_LOOK = "touch -d '-5 minutes' /etc/m8trx/brain.env"
+FINGERPRINT = {key: hashlib.sha256(key.encode()).hexdigest()[:8] for key in ("key-1", "key-2")}
 SUCCESSES = {
     "boots": {},
     "boots through a pipe": {"run": f"cat {host.BOOTSTRAP} | bash"},
@@ -119,6 +123,16 @@ SUCCESSES = {
     "follows a rotated key": {
         "run": f"{INSTALLED} printf %s key-2 >/run/host/ssm/+m8trx+cust_acme+brain-key && sed -i s/key-1/key-0/ /etc/m8trx/brain.env && {BEAT}",
         "brain": {"key-1": 201, "key-2": 201}},
+    "takes a rotated key while the old one works": {
+        "run": f"{INSTALLED} printf %s key-2 >/run/host/ssm/+m8trx+cust_acme+brain-key && {LAST_LOOK} && {BEAT}",
+        "brain": {"key-1": 201, "key-2": 201}},
+    "keeps a key that works when the brain refuses the new one": {
+        "run": f"{INSTALLED} printf %s key-2 >/run/host/ssm/+m8trx+cust_acme+brain-key && {LAST_LOOK} && {BEAT}; echo status $?",
+        "brain": {"key-1": 201}},
+    "beats when SSM cannot be read": {
+        "run": f"{INSTALLED} printf '%s' 'Throttling: slow down' >/run/host/ssm/+m8trx+brain-url.error && {LAST_LOOK} && {BEAT}; echo status $?"},
+    "looks at SSM every few minutes only": {
+        "run": f"{INSTALLED} {BEAT} && {LAST_LOOK} && {BEAT} && {BEAT} && stat -c %a /etc/m8trx/brain.env"},
     "repairs a damaged brain.env": {"run": f"{INSTALLED} echo BRAIN_URL= >/etc/m8trx/brain.env && {BEAT}"},
     "rewrites nothing when nothing changed": {
         "run": f"{INSTALLED} sed -i s/8080/9/ /etc/m8trx/brain.env && printf %s http://127.0.0.1:9 >/run/host/ssm/+m8trx+brain-url &&"
@@ -170,6 +184,8 @@ def check_failure(checks, name, result, step, reason):
 def check_success(checks, name, result):
     output, env = result["output"], result["brain_env"] or ""
     last = output.splitlines()[-1] if output else ""
+    bearers = [authorization.removeprefix("Bearer ") for _, authorization, _ in result["events"]]
+    fingerprints = [json.loads(body)["payload"]["key"] for _, _, body in result["events"]]
     good_env = env == "BRAIN_URL=http://127.0.0.1:8080\nBRAIN_API_KEY=key-1\n"
     expected = {
         "boots": lambda: good_env and result["log"] == output and result["modes"] == {
@@ -178,6 +194,15 @@ def check_success(checks, name, result):
         "waits out AccessDenied": lambda: "/m8trx/brain-url not read, again in 2 s" in output and good_env,
         "follows a moved brain": lambda: good_env and "brain.env rewritten" in output and len(result["events"]) == 2,
         "follows a rotated key": lambda: "BRAIN_API_KEY=key-2" in env and result["events"][-1][1] == "Bearer key-2",
+        "takes a rotated key while the old one works": lambda: "BRAIN_API_KEY=key-2" in env
+            and bearers == ["key-1", "key-1", "key-2"] and output.count("accepted by") == 2,
+        "keeps a key that works when the brain refuses the new one": lambda: good_env and last == "status 0"
+            and "brain.env kept: the brain at http://127.0.0.1:8080 refused the key: status=401" in output,
+        "beats when SSM cannot be read": lambda: good_env and last == "status 0" and bearers == ["key-1", "key-1"]
+            and "brain.env kept: it is accepted; /m8trx/brain-url not read from SSM: Throttling: slow down" in output,
+        # Three reads by the bootstrap, two by the one look.
+        "looks at SSM every few minutes only": lambda: good_env and last == "600" and bearers == ["key-1"] * 4
+            and sum(line.startswith("aws ssm") for line in result["calls"].splitlines()) == 5,
         "repairs a damaged brain.env": lambda: good_env,
         "rewrites nothing when nothing changed": lambda: len(set(output.splitlines()) - {line for line in output.splitlines() if "no heartbeat" in line}) == 1
             and "SSM holds the same URL and key" in output,
@@ -193,6 +218,7 @@ def check_success(checks, name, result):
         good = result["exit"] == 0 and last == "m8trx-bootstrap: complete for cust_acme" and expected()
     else:
         good = expected()
+    good = good and all(FINGERPRINT.get(key, mark) == mark for key, mark in zip(bearers, fingerprints, strict=True))
     good = good and not any(secret in output.replace("BRAIN_API_KEY", "") + result["calls"] for secret in SECRETS) and not result["leftovers"]
     checks.check(f"host: {name}", good, f"{output}\nexit {result['exit']} brain.env {env!r} {result['leftovers']}")
 

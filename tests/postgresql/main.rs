@@ -3,6 +3,10 @@
 #[path = "../behaviour/common.rs"]
 #[allow(dead_code)]
 mod common;
+#[path = "../behaviour/fleet.rs"]
+#[allow(dead_code)]
+mod fleet;
+mod status;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod common;
 mod smoke;
+mod status;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -97,7 +97,8 @@ impl Run {
                 Err(e) => terminal.warn(format!("the console was not read once more: {e}")),
             }
         }
-        match Inventory::read(&context.aws, &context.customer).await {
+        let (aws, tailnet) = (&context.aws, context.tailnet.as_ref());
+        match Inventory::read_all(aws, tailnet, &context.customer).await {
             Ok(found) => {
                 let owned = |items: Vec<&Item>| items.into_iter().cloned().collect();
                 self.items = owned(found.made_by(&self.mark));
@@ -379,5 +380,10 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         ),
     };
     failure.evidence.extend(left);
-    Some(failure.hint(format!("finish it with: {}", cleanup_command(customer))))
+    let finish = format!("finish it with: {}", cleanup_command(customer));
+    let hint = match failure.hint.take() {
+        Some(first) => format!("{first}; then {finish}"),
+        None => finish,
+    };
+    Some(failure.hint(hint))
 }

@@ -23,13 +23,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::fault::Fault;
 use super::http::Handler;
 use super::random;
 use call::Call;
-pub(crate) use ec2::{Down, HostCredentials, HostView};
+pub(crate) use ec2::{Down, HostCredentials, HostView, PUBLIC_IMAGES};
+pub(crate) use error::{ApiError, Service};
 pub(crate) use identity::{ACCOUNT, OPERATOR_ACCESS_KEY};
 pub use ledger::RecordedCall;
 use policy::Document;
@@ -160,6 +162,40 @@ impl Cloud {
         let document = Document::parse(text, policy::Kind::Identity)?;
         self.state().operator_policies = vec![document];
         Ok(())
+    }
+
+    /// What the operator's call does as if it had been made at `now`, with nothing beneath EC2: an instance stays `pending`
+    /// without a machine. For making what earlier times would have left; it is not part of the ledger.
+    pub fn call_at(
+        &self,
+        now: Timestamp,
+        service: Service,
+        action: &str,
+        input: &Value,
+    ) -> Result<String, ApiError> {
+        let (machines, _) = unbounded_channel();
+        let settings = Settings {
+            faults: Vec::new(),
+            latency: None,
+            iam_delay: Duration::ZERO,
+            machines,
+        };
+        let mut state = self.state();
+        let mut call = Call {
+            state: &mut state,
+            settings: &settings,
+            service,
+            region: DEFAULT_REGION.to_owned(),
+            caller: identity::Caller::Operator,
+            now,
+        };
+        let params = || query::Params::of(input);
+        match service {
+            Service::Ssm => ssm::handle(&mut call, action, input).map(|answer| answer.to_string()),
+            Service::Iam => iam::handle(&mut call, action, &params()).map(xml::Xml::into_string),
+            Service::Sts => sts::handle(&mut call, action, &params()).map(xml::Xml::into_string),
+            Service::Ec2 => ec2::handle(&mut call, action, &params()).map(xml::Xml::into_string),
+        }
     }
 
     /// Whether the sandbox was started with this fault.

@@ -14,6 +14,16 @@ impl Params {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }
 
+    /// The texts of a flat JSON object.
+    pub fn of(object: &serde_json::Value) -> Self {
+        let members = object.as_object().into_iter().flatten();
+        Self(
+            members
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect(),
+        )
+    }
+
     /// One value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

@@ -83,6 +83,8 @@ pub struct HostConditions {
     pub pauses_pass: bool,
     /// The image has no working cloud-init: the host boots, but user-data never runs.
     pub user_data_never_runs: bool,
+    /// How often the heartbeat's timer beats, by drop-ins that look for a new key at every beat; no fault, but a hurry.
+    pub heartbeat_every: Option<Duration>,
 }
 
 /// What is wrong with the package manager.

@@ -1,5 +1,6 @@
 //! IAM: roles, their policies, and instance profiles.
 
+mod details;
 mod managed;
 mod policies;
 mod profiles;
@@ -158,6 +159,7 @@ impl Store {
 /// Handles one call.
 pub(crate) fn handle(call: &mut Call, action: &str, params: &Params) -> Result<Xml, ApiError> {
     match action {
+        "GetAccountAuthorizationDetails" => details::all(call, params),
         "CreateRole" => roles::create(call, params),
         "GetRole" => roles::get(call, params),
         "ListRoles" => roles::list(call, params),

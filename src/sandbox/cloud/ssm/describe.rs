@@ -61,13 +61,21 @@ pub(super) fn describe(call: &mut Call, input: Describe) -> Result<Value, ApiErr
             values: old.values,
         }
     }));
-    let mut shown = Vec::new();
-    for (name, parameter) in call.region().ssm.parameters.clone() {
-        if matches(&name, &parameter, &filters)? {
-            shown.push(details(call, &name, parameter.current()));
+    let mut passing = Vec::new();
+    for (name, parameter) in &call.region().ssm.parameters {
+        if matches(name, parameter, &filters)? {
+            passing.push((name, parameter.current()));
         }
     }
-    let (shown, token) = page(shown, input.next_token.as_deref(), size)?;
+    let (page, token) = page(passing, input.next_token.as_deref(), size)?;
+    let page: Vec<(String, Version)> = page
+        .into_iter()
+        .map(|(name, version)| (name.clone(), version.clone()))
+        .collect();
+    let shown: Vec<Value> = page
+        .iter()
+        .map(|(name, version)| details(call, name, version))
+        .collect();
     Ok(with_token(json!({ "Parameters": shown }), token))
 }
 

@@ -93,13 +93,18 @@ pub(super) fn by_path(call: &mut Call, input: ByPath) -> Result<Value, ApiError>
     let resource = arn(call, input.path.trim_end_matches('/'));
     call.authorize("ssm:GetParametersByPath", &resource, &Context::default())?;
     let size = page_size(input.max_results, 10)?;
-    let all = if input.path.starts_with("/aws/") {
-        public_parameters(&call.region)
-    } else {
-        call.region().ssm.parameters.clone()
+    let public = input.path.starts_with("/aws/");
+    let public = public.then(|| public_parameters(&call.region));
+    let all = match &public {
+        Some(public) => public,
+        None => &call.region().ssm.parameters,
     };
     // As at AWS, pages are cut before the filter is applied, so that a page may be empty and have a successor.
-    let (candidates, token) = page(all.into_iter().collect(), input.next_token.as_deref(), size)?;
+    let (candidates, token) = page(all.iter().collect(), input.next_token.as_deref(), size)?;
+    let candidates: Vec<(String, Parameter)> = candidates
+        .into_iter()
+        .map(|(name, parameter)| (name.clone(), parameter.clone()))
+        .collect();
     let mut shown = Vec::new();
     for (name, parameter) in &candidates {
         if describe::is_beneath(name, &input.path, input.recursive)

@@ -234,3 +234,46 @@ async fn managed_policies_attach_by_arn() {
         .unwrap();
     assert_eq!(profiles.instance_profiles().len(), 1);
 }
+
+#[tokio::test]
+async fn every_role_at_once_with_its_policies_and_profiles() {
+    let running = running(&[]).await;
+    let client = Client::new(&running.config);
+    make_profile(&client, POLICY).await;
+    for number in 0..3 {
+        let role = client.create_role().role_name(format!("other-{number}"));
+        let role = role.assume_role_policy_document(TRUST);
+        role.send().await.unwrap();
+    }
+    let leak = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore";
+    let attach = client.attach_role_policy().role_name(NAME);
+    attach.policy_arn(leak).send().await.unwrap();
+
+    let pages = client
+        .get_account_authorization_details()
+        .filter(aws_sdk_iam::types::EntityType::Role)
+        .max_items(3)
+        .into_paginator()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .unwrap();
+    let counts: Vec<usize> = pages.iter().map(|p| p.role_detail_list().len()).collect();
+    assert_eq!(counts, [3, 1]);
+    let roles: Vec<_> = pages.iter().flat_map(|p| p.role_detail_list()).collect();
+    let role = roles.iter().find(|r| r.role_name() == Some(NAME)).unwrap();
+    assert_eq!(role.tags()[0].value(), "cust_acme");
+    let policy = &role.role_policy_list()[0];
+    assert_eq!(policy.policy_name(), Some("m8trx"));
+    let document = percent_encoding::percent_decode_str(policy.policy_document().unwrap());
+    assert_eq!(document.decode_utf8().unwrap(), POLICY);
+    assert_eq!(role.attached_managed_policies()[0].policy_arn(), Some(leak));
+    assert_eq!(
+        role.instance_profile_list()[0].instance_profile_name(),
+        NAME
+    );
+    let users = client
+        .get_account_authorization_details()
+        .filter(aws_sdk_iam::types::EntityType::User);
+    assert!(users.send().await.unwrap().role_detail_list().is_empty());
+}

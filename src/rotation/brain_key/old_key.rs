@@ -1,0 +1,111 @@
+//! Revoking the key that was replaced.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Revoked, Rotation};
+use crate::brain::client::KeyCheck;
+use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::secret::SecretString;
+
+/// The old key is revoked, where that can be done from here.
+pub struct OldBrainKey(pub Arc<Rotation>);
+
+impl OldBrainKey {
+    /// The brain's id of the old key, and the token to revoke it with.
+    fn means(&self) -> Option<(&str, &SecretString)> {
+        let id = self.0.before()?.id.as_deref()?;
+        Some((id, self.0.context.admin_token.as_ref()?))
+    }
+
+    /// Whether the brain refuses the old key already, revoked by somebody.
+    async fn is_refused(&self) -> Result<bool, StepError> {
+        let key = self.0.before().and_then(|before| before.key.as_ref());
+        Ok(match key {
+            Some(key) => self.0.context.brain.check_key(key).await? == KeyCheck::Refused,
+            None => false,
+        })
+    }
+}
+
+#[async_trait]
+impl Step for OldBrainKey {
+    fn name(&self) -> &'static str {
+        "old-key"
+    }
+
+    fn after(&self) -> &'static [&'static str] {
+        if self.0.revoke_at_once {
+            &["brain-key"]
+        } else {
+            &["hosts"]
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("the old brain key of {} revoked", self.0.context.customer)
+    }
+
+    async fn observe(&self) -> Result<Observation, StepError> {
+        let when = if self.0.revoke_at_once {
+            "at once"
+        } else {
+            "then"
+        };
+        if self.0.context.admin_token.is_some() {
+            return Ok(Observation::missing(format!(
+                "{when} revoke the old key by DELETE /v1/keys, where the brain gave an id for it"
+            )));
+        }
+        if self.0.revoke_at_once {
+            return Err(StepError::Precondition {
+                problem: "without the brain's admin token no key can be revoked from here".to_owned(),
+                hint: "set M8TRX_BRAIN_ADMIN_TOKEN_FILE; or leave --revoke-at-once out and revoke the old key where the brain runs".to_owned(),
+            });
+        }
+        Ok(Observation::missing(
+            "tell which key is to be revoked where the brain runs: without its admin token it cannot be revoked from here",
+        ))
+    }
+
+    async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
+        let (before, after) = self.0.both()?;
+        self.0.check_stored().await?;
+        if let Some((id, token)) = self.means()
+            && after.id.as_deref() != Some(id)
+        {
+            run.progress(format!("revoking {id}"));
+            if self.0.context.brain.revoke_key(id, token).await? {
+                let _ = self.0.revoked.set(Revoked::Yes);
+                return Ok(Outcome::Removed(format!("brain key {id}, revoked")));
+            }
+        }
+        if self.is_refused().await? {
+            let _ = self.0.revoked.set(Revoked::Yes);
+            return Ok(Outcome::Adopted(format!(
+                "the key of version {} is refused by the brain already",
+                before.version
+            )));
+        }
+        if self.0.revoke_at_once {
+            return Err(StepError::Precondition {
+                problem: format!(
+                    "the key of version {} cannot be revoked from here: the brain gave no id for it",
+                    before.version
+                ),
+                hint: "the new key is stored and works: revoke the old one where the brain runs, then run the same command again".to_owned(),
+            });
+        }
+        let _ = self.0.revoked.set(Revoked::ByHand);
+        Ok(Outcome::Unchanged(format!(
+            "the key of version {} is still valid, and cannot be revoked from here",
+            before.version
+        )))
+    }
+
+    /// A revoked key stays revoked.
+    async fn undo(&self, _run: &StepRun) -> Result<Vec<String>, StepError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,249 @@
+//! Asking the brain about a whole fleet: one query where its database is configured, else each customer's own key over HTTP,
+//! many at once. A brain that does not answer makes no failure: it is told for each customer.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::aws::Aws;
+use crate::aws::fleet::MAX_NAMES;
+use crate::aws::ssm::ParameterInfo;
+use crate::brain::activity::Activity;
+use crate::brain::database::Database;
+use crate::brain::{Brain, BrainError};
+use crate::customer::CustomerId;
+use crate::secret::{BrainKey, ExposeSecret as _, InvalidSecret, SecretString};
+
+/// Reads of keys under way at once: Parameter Store serves 40 a second by default.
+const KEY_READS_AT_ONCE: usize = 8;
+/// Customers the brain is asked about at once.
+const QUESTIONS_AT_ONCE: usize = 32;
+/// After so many questions that got no answer, the brain is asked no more.
+const MISSES_BORNE: usize = 3;
+/// How long the brain is asked in all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the brain is asked.
+pub enum Source {
+    /// By its PostgreSQL.
+    Database(SecretString),
+    /// Over HTTP, with each customer's own key.
+    Http(Brain),
+    /// It cannot be asked, and why.
+    None(String),
+}
+
+/// What came of asking about one customer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The brain told.
+    Told(Activity),
+    /// There is no key to ask with.
+    NoKey,
+    /// The stored value cannot be a key.
+    BadKey(InvalidSecret),
+    /// The brain refuses the stored key.
+    KeyRefused,
+    /// The brain answers one customer's key with another customer's events.
+    Leaks(String),
+    /// The brain could not be asked, and why.
+    Silent(String),
+}
+
+/// Brain keys that were read before, so that they are not read again until they change.
+#[derive(Default)]
+pub struct Keys(HashMap<String, (i64, SecretString)>);
+
+/// The answers, and what keeps the brain from being asked at all.
+#[derive(Default)]
+pub struct Answers {
+    /// One for each customer that was asked about.
+    pub by_customer: HashMap<CustomerId, Answer>,
+    /// Why none could be asked about, where that is so.
+    pub problem: Option<String>,
+}
+
+impl Answers {
+    fn none(customers: &[(&CustomerId, Option<&ParameterInfo>)], why: &str) -> Self {
+        let answer = |(id, _): &(&CustomerId, _)| ((*id).clone(), Answer::Silent(why.to_owned()));
+        Self {
+            by_customer: customers.iter().map(answer).collect(),
+            problem: Some(why.to_owned()),
+        }
+    }
+}
+
+/// Asks about customers, each with the parameter that holds its brain key.
+pub async fn ask(
+    source: &Source,
+    aws: &Aws,
+    keys: &mut Keys,
+    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    now: Timestamp,
+) -> Answers {
+    match source {
+        Source::None(why) => Answers::none(customers, why),
+        Source::Database(url) => match in_database(url, customers, now).await {
+            Ok(answers) => answers,
+            Err(error) => Answers::none(customers, &error.to_string()),
+        },
+        Source::Http(brain) => over_http(brain, aws, keys, customers, now).await,
+    }
+}
+
+async fn in_database(
+    url: &SecretString,
+    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    now: Timestamp,
+) -> Result<Answers, BrainError> {
+    let ids: Vec<&CustomerId> = customers.iter().map(|(id, _)| *id).collect();
+    let asked = async { Database::connect(url).await?.activity(&ids, now).await };
+    let told = tokio::time::timeout(PATIENCE, asked).await;
+    let told = told.map_err(|_| {
+        BrainError::Database(format!("no answer within {} s", PATIENCE.as_secs()))
+    })??;
+    Ok(Answers {
+        by_customer: told
+            .into_iter()
+            .map(|(id, activity)| (id, Answer::Told(activity)))
+            .collect(),
+        problem: None,
+    })
+}
+
+async fn over_http(
+    brain: &Brain,
+    aws: &Aws,
+    keys: &mut Keys,
+    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    now: Timestamp,
+) -> Answers {
+    if customers.is_empty() {
+        return Answers::default();
+    }
+    // A brain that is away must not be waited for a thousand times, and its keys need not be read.
+    if let Err(error) = brain.probe().await {
+        return Answers::none(customers, &error.to_string());
+    }
+    let unread = read_keys(aws, keys, customers).await;
+    let given_up = GivenUp::default();
+    let deadline = Instant::now() + PATIENCE;
+    let questions = customers.iter().map(|(id, parameter)| {
+        let (keys, unread, given_up) = (&*keys, &unread, &given_up);
+        async move {
+            let Some(parameter) = parameter else {
+                return ((*id).clone(), Answer::NoKey);
+            };
+            let answer = match (keys.0.get(&parameter.name), unread.get(&parameter.name)) {
+                (_, Some(why)) => Answer::Silent(why.clone()),
+                (None, None) => Answer::NoKey,
+                (Some((_, value)), None) => match BrainKey::parse(value.expose_secret()) {
+                    Err(error) => Answer::BadKey(error),
+                    Ok(key) => question(brain, id, &key, now, given_up, deadline).await,
+                },
+            };
+            ((*id).clone(), answer)
+        }
+    });
+    let by_customer = futures::stream::iter(questions)
+        .buffer_unordered(QUESTIONS_AT_ONCE)
+        .collect()
+        .await;
+    Answers {
+        by_customer,
+        problem: given_up.why.get().cloned(),
+    }
+}
+
+/// Why the brain is asked no more.
+#[derive(Default)]
+struct GivenUp {
+    why: OnceLock<String>,
+    misses: AtomicUsize,
+}
+
+async fn question(
+    brain: &Brain,
+    customer: &CustomerId,
+    key: &BrainKey,
+    now: Timestamp,
+    given_up: &GivenUp,
+    deadline: Instant,
+) -> Answer {
+    if let Some(why) = given_up.why.get() {
+        return Answer::Silent(why.clone());
+    }
+    let asked = brain.activity(customer, key, now);
+    let Ok(told) = tokio::time::timeout_at(deadline, asked).await else {
+        let why = format!(
+            "the brain at {} took more than {} s to answer about the fleet",
+            brain.url(),
+            PATIENCE.as_secs()
+        );
+        return Answer::Silent(given_up.why.get_or_init(|| why).clone());
+    };
+    match told {
+        Ok(activity) => Answer::Told(activity),
+        Err(BrainError::Refused { .. }) => Answer::KeyRefused,
+        Err(error @ BrainError::OtherCustomer { .. }) => Answer::Leaks(error.to_string()),
+        Err(error) => {
+            let misses = given_up.misses.fetch_add(1, Ordering::Relaxed) + 1;
+            let for_all = match &error {
+                BrainError::NoEventsRoute { .. } => true,
+                BrainError::Unreachable { .. } => misses >= MISSES_BORNE,
+                _ => false,
+            };
+            let why = error.to_string();
+            if for_all {
+                let _ = given_up.why.set(why.clone());
+            }
+            Answer::Silent(why)
+        }
+    }
+}
+
+/// Reads the keys that are not known yet in their present version; gives those that could not be read, and why.
+async fn read_keys(
+    aws: &Aws,
+    keys: &mut Keys,
+    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+) -> HashMap<String, String> {
+    let wanted: HashMap<&str, i64> = customers
+        .iter()
+        .filter_map(|(_, parameter)| *parameter)
+        .map(|parameter| (parameter.name.as_str(), parameter.version))
+        .collect();
+    keys.0
+        .retain(|name, (version, _)| wanted.get(name.as_str()) == Some(version));
+    let mut missing: Vec<String> = wanted
+        .keys()
+        .filter(|name| !keys.0.contains_key(**name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    missing.sort_unstable();
+    let reads = missing
+        .chunks(MAX_NAMES)
+        .map(|names| async move { (names, aws.parameter_values(names).await) });
+    let mut reads = futures::stream::iter(reads).buffer_unordered(KEY_READS_AT_ONCE);
+    let mut unread = HashMap::new();
+    while let Some((names, values)) = reads.next().await {
+        match values {
+            Ok(values) => {
+                for (name, value) in values {
+                    let version = wanted.get(name.as_str()).copied().unwrap_or_default();
+                    keys.0.insert(name, (version, value));
+                }
+            }
+            Err(error) => {
+                let why = format!("its brain key cannot be read: {error}");
+                unread.extend(names.iter().map(|name| (name.clone(), why.clone())));
+            }
+        }
+    }
+    unread
+}

@@ -1,0 +1,217 @@
+//! How a fleet stands: what AWS holds of each customer, what the brain heard of it, and what a person should see to.
+//! Everything is read in bulk and nothing is changed.
+
+mod document;
+pub mod expiry;
+pub mod facts;
+pub mod feed;
+mod judge;
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use crate::aws::ec2::Instance;
+use crate::aws::ssm::ParameterInfo;
+use crate::aws::{Aws, AwsError};
+use crate::brain::Brain;
+use crate::config::Settings;
+use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::secret::ExposeSecret as _;
+pub use document::*;
+use facts::{CustomerFacts, Facts};
+use feed::{Answer, Keys, Source};
+
+/// What happened, without the service's own words around it, and what would help.
+fn words(error: &AwsError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    }
+}
+
+fn seconds_ago(now: Timestamp, at: Timestamp) -> i64 {
+    now.duration_since(at).as_secs().max(0)
+}
+
+/// What is kept from one look at a fleet to the next.
+#[derive(Default)]
+pub struct Memory {
+    keys: Keys,
+    /// When Tailscale auth keys end, where Tailscale was asked.
+    pub expiries: HashMap<CustomerId, Timestamp>,
+}
+
+/// Looks at every customer, or at those in `only`.
+pub async fn look(
+    aws: &Aws,
+    settings: &Settings,
+    only: &[CustomerId],
+    memory: &mut Memory,
+) -> Result<FleetStatus, AwsError> {
+    let facts = Facts::read(aws, only).await?;
+    let now = Timestamp::now();
+    let mut problems = facts.problems.clone();
+    let (source, mut brain) = source(&facts, settings, &mut problems);
+    // A customer without a host that could beat is not asked about, except where one query tells of all.
+    let everybody = matches!(source, Source::Database(_));
+    let asked: Vec<(&CustomerId, Option<&ParameterInfo>)> = facts
+        .customers
+        .iter()
+        .filter(|(_, customer)| everybody || customer.live_hosts().next().is_some())
+        .map(|(id, customer)| (id, customer.brain_key.as_ref()))
+        .collect();
+    let answers = feed::ask(&source, aws, &mut memory.keys, &asked, now).await;
+    brain.problem = answers.problem.filter(|_| !asked.is_empty());
+
+    let mut customers: Vec<CustomerStatus> = facts
+        .customers
+        .iter()
+        .map(|(id, customer)| {
+            let expiry = customer.tailscale_auth_key.as_ref().and_then(|parameter| {
+                expiry::expiry(parameter.modified, memory.expiries.get(id).copied())
+            });
+            let case = judge::Case {
+                id,
+                facts: customer,
+                answer: answers.by_customer.get(id),
+                expiry,
+                aws,
+                now,
+            };
+            customer_status(&case)
+        })
+        .collect();
+    customers.sort_by(|a, b| {
+        let rank = |c: &CustomerStatus| (!c.needs_person, c.status);
+        rank(a)
+            .cmp(&rank(b))
+            .then_with(|| a.customer.cmp(&b.customer))
+    });
+    let not_found: Vec<CustomerId> = only
+        .iter()
+        .filter(|id| !facts.customers.contains_key(*id))
+        .cloned()
+        .collect();
+    Ok(FleetStatus {
+        schema: "m8trx.status/1",
+        at: now,
+        account: aws.account.clone(),
+        region: aws.region.clone(),
+        summary: Summary::of(&customers),
+        brain,
+        problems,
+        notes: facts.notes,
+        customers,
+        not_found,
+    })
+}
+
+/// How the brain is asked: its database where one is configured, else the URL that hosts are given.
+fn source(facts: &Facts, settings: &Settings, problems: &mut Vec<String>) -> (Source, BrainStatus) {
+    let stored = facts.brain_url.as_ref().ok().and_then(Option::as_ref);
+    let text = stored.map(|stored| stored.value.expose_secret().to_owned());
+    let parsed = text.as_ref().map(|text| text.parse());
+    if let Some(stored) = stored.filter(|stored| stored.kind != "String") {
+        problems.push(format!(
+            "{BRAIN_URL_PARAMETER} is stored as {} and not as String",
+            stored.kind
+        ));
+    }
+    if let Some(Err(error)) = &parsed {
+        problems.push(format!("{BRAIN_URL_PARAMETER} holds no brain URL: {error}"));
+    }
+    if matches!(facts.brain_url, Ok(None)) && !facts.customers.is_empty() {
+        problems.push(format!(
+            "{BRAIN_URL_PARAMETER} is missing: no host can find the brain"
+        ));
+    }
+    let (source, name) = match (&settings.brain.database_url, parsed) {
+        (Some(url), _) => (Source::Database(url.clone()), Some("database")),
+        (None, Some(Ok(url))) => (Source::Http(Brain::new(url)), Some("http")),
+        (None, _) => match (&settings.brain.url, &facts.brain_url) {
+            (Some(url), _) => (Source::Http(Brain::new(url.clone())), Some("http")),
+            (None, Err(error)) => (
+                Source::None(format!("the brain's URL cannot be read: {}", words(error))),
+                None,
+            ),
+            (None, Ok(_)) => (
+                Source::None(format!(
+                    "the brain's URL is not known: {BRAIN_URL_PARAMETER} holds none, and none is configured"
+                )),
+                None,
+            ),
+        },
+    };
+    let status = BrainStatus {
+        source: name,
+        url: text.filter(|text| text.parse::<crate::brain::BrainUrl>().is_ok()),
+        url_modified: stored.and_then(|stored| stored.modified),
+        problem: None,
+    };
+    (source, status)
+}
+
+fn customer_status(case: &judge::Case<'_>) -> CustomerStatus {
+    let (status, problems) = judge::judge(case);
+    let (facts, now) = (case.facts, case.now);
+    let parameter = |parameter: &Option<ParameterInfo>| {
+        parameter.as_ref().map(|parameter| ParameterStatus {
+            kind: parameter.kind.clone(),
+            version: parameter.version,
+            modified: parameter.modified,
+            age_s: parameter.modified.map(|at| seconds_ago(now, at)),
+        })
+    };
+    let activity = match case.answer {
+        Some(Answer::Told(activity)) => Some(activity),
+        _ => None,
+    };
+    CustomerStatus {
+        customer: case.id.clone(),
+        status,
+        needs_person: !problems.is_empty(),
+        problems,
+        parameters: Parameters {
+            brain_key: parameter(&facts.brain_key),
+            tailscale_auth_key: parameter(&facts.tailscale_auth_key),
+            tailscale_auth_key_expiry: case.expiry.map(|expiry| ExpiryStatus {
+                expiry,
+                stage: expiry.stage(now),
+                left_s: expiry.left(now).as_secs(),
+            }),
+            others: facts.other_parameters.clone(),
+        },
+        hosts: hosts(facts, now),
+        heartbeat: activity
+            .and_then(|activity| activity.heartbeat.as_ref())
+            .map(|beat| HeartbeatStatus {
+                ts: beat.ts,
+                age_s: seconds_ago(now, beat.ts),
+                hostname: beat.hostname.clone(),
+            }),
+        last_hour: activity.and_then(|activity| activity.hour.as_ref().ok().copied()),
+        last_hour_problem: activity.and_then(|activity| activity.hour.as_ref().err().cloned()),
+    }
+}
+
+fn hosts(facts: &CustomerFacts, now: Timestamp) -> Vec<HostStatus> {
+    let live: Vec<&Instance> = facts.live_hosts().collect();
+    let shown = if live.is_empty() {
+        facts.hosts.last().into_iter().collect()
+    } else {
+        live
+    };
+    shown
+        .into_iter()
+        .map(|host| HostStatus {
+            instance_id: host.id.clone(),
+            state: host.state.clone(),
+            state_reason: host.state_reason.clone(),
+            instance_type: host.instance_type.clone(),
+            launched: host.launched,
+            age_s: host.launched.map(|at| seconds_ago(now, at)),
+            instance_profile: facts::profile_name(host).map(str::to_owned),
+        })
+        .collect()
+}

@@ -1,0 +1,452 @@
+//! Tailscale's API: settings, the token, and what every call shares.
+//!
+//! Sources: the published description of the API (`https://api.tailscale.com/api/v2`) and Tailscale's own Go client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, Response, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::error::{Refusal, TailnetError, clean};
+use super::keys::AuthKey;
+use crate::secret::{ExposeSecret as _, SecretString};
+
+/// Where the API is unless told otherwise.
+pub const DEFAULT_API_URL: &str = "https://api.tailscale.com";
+/// The tailnet of the OAuth client itself.
+pub const DEFAULT_TAILNET: &str = "-";
+/// How long one answer may take.
+pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a call waits altogether where the API asks for patience.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A token this close to its end is not used any more.
+const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+/// Larger than any policy file or list of devices.
+const MAX_ANSWER_LENGTH: usize = 64 * 1024 * 1024;
+
+/// Everything but RFC 3986's unreserved characters.
+const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// How Tailscale's API is reached, and as whom.
+#[derive(Debug, Clone)]
+pub struct TailnetSettings {
+    /// `https://api.tailscale.com`.
+    pub api_url: Url,
+    /// The OAuth client's id.
+    pub client_id: String,
+    /// Its secret, `tskey-client-…`.
+    pub client_secret: SecretString,
+    /// The tailnet's name, `-` for the client's own.
+    pub tailnet: String,
+    /// How long one answer may take.
+    pub answer_timeout: Duration,
+}
+
+/// A client of Tailscale's API for one tailnet; clones share one token.
+#[derive(Clone)]
+pub struct Tailnet(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    http: reqwest::Client,
+    settings: TailnetSettings,
+    token: Mutex<Option<Token>>,
+    /// What was looked up of keys: a list that gives ids only is not looked through again and again.
+    pub(super) known_keys: std::sync::Mutex<HashMap<String, AuthKey>>,
+}
+
+struct Token {
+    secret: SecretString,
+    good_until: Instant,
+}
+
+impl std::fmt::Debug for Tailnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tailnet")
+            .field("api_url", &self.0.settings.api_url.as_str())
+            .field("client_id", &self.0.settings.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One call: what it is for, which scope it needs, and the request.
+pub(super) struct Call<'a> {
+    /// Completes `when asked to …`.
+    pub(super) operation: &'static str,
+    /// The OAuth scope that allows it.
+    pub(super) scope: &'static str,
+    pub(super) method: Method,
+    /// Path segments after `/api/v2`; each is percent-encoded.
+    pub(super) path: &'a [&'a str],
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) accept: &'static str,
+    /// `If-Match`, quoted as it is sent.
+    pub(super) if_match: Option<String>,
+    /// Content type and body.
+    pub(super) body: Option<(&'static str, String)>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        operation: &'static str,
+        scope: &'static str,
+        method: Method,
+        path: &'a [&'a str],
+    ) -> Self {
+        Self {
+            operation,
+            scope,
+            method,
+            path,
+            query: &[],
+            accept: "application/json",
+            if_match: None,
+            body: None,
+        }
+    }
+}
+
+/// A successful answer.
+pub(super) struct Answer {
+    pub(super) etag: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: SecretText,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+struct SecretText(SecretString);
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
+
+/// An answer before its status is judged.
+struct Raw {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    is_page: bool,
+    answer: Answer,
+}
+
+impl Tailnet {
+    /// A client. Nothing is sent yet.
+    pub fn new(settings: TailnetSettings) -> Self {
+        // reqwest takes TLS from the process's default provider; a second call is told it is set already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("m8trx/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(settings.answer_timeout)
+            // A redirect could carry the token to another server.
+            .redirect(reqwest::redirect::Policy::none());
+        if crate::config::is_loopback(&settings.api_url) {
+            builder = builder.no_proxy();
+        }
+        Self(Arc::new(Inner {
+            http: builder
+                .build()
+                .expect("the TLS provider is installed and the settings are constant"),
+            settings,
+            token: Mutex::new(None),
+            known_keys: std::sync::Mutex::default(),
+        }))
+    }
+
+    /// The OAuth client's id.
+    pub fn client_id(&self) -> &str {
+        &self.0.settings.client_id
+    }
+
+    /// The tailnet's name, `-` for the client's own.
+    pub(super) fn name(&self) -> &str {
+        &self.0.settings.tailnet
+    }
+
+    /// Gets a token, which proves id and secret.
+    pub async fn sign_in(&self) -> Result<(), TailnetError> {
+        self.token().await.map(drop)
+    }
+
+    fn api_url(&self) -> String {
+        let url = self.0.settings.api_url.as_str();
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn url(&self, path: &[&str]) -> String {
+        let mut url = format!("{}/api/v2", self.api_url());
+        for part in path {
+            url.push('/');
+            url.extend(percent_encoding::utf8_percent_encode(part, RESERVED));
+        }
+        url
+    }
+
+    async fn token(&self) -> Result<SecretString, TailnetError> {
+        const OPERATION: &str = "give a token";
+        let mut held = self.0.token.lock().await;
+        if let Some(token) = held
+            .as_ref()
+            .filter(|token| Instant::now() < token.good_until)
+        {
+            return Ok(token.secret.clone());
+        }
+        let settings = &self.0.settings;
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", &settings.client_id)
+            .append_pair("client_secret", settings.client_secret.expose_secret())
+            .finish();
+        let asked = Instant::now();
+        let mut waited = Duration::ZERO;
+        let raw = loop {
+            let request = self
+                .0
+                .http
+                .post(self.url(&["oauth", "token"]))
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(header::ACCEPT, "application/json")
+                .body(form.clone());
+            let raw = self.exchange(OPERATION, request).await?;
+            if raw.status != StatusCode::TOO_MANY_REQUESTS {
+                break raw;
+            }
+            wait(OPERATION, raw.retry_after, &mut waited).await?;
+        };
+        if raw.is_page {
+            return Err(self.not_the_api(OPERATION, raw.status));
+        }
+        if raw.status.is_client_error() {
+            return Err(TailnetError::Client {
+                client_id: settings.client_id.clone(),
+                status: raw.status.as_u16(),
+                message: Refusal::parse(&raw.answer.body).message,
+            });
+        }
+        if !raw.status.is_success() {
+            return Err(TailnetError::Status {
+                status: raw.status.as_u16(),
+                operation: OPERATION,
+                refusal: Refusal::parse(&raw.answer.body),
+            });
+        }
+        let answer: TokenAnswer = decode(OPERATION, &raw.answer.body)?;
+        let life = Duration::from_secs(answer.expires_in.unwrap_or(3600));
+        let token = Token {
+            secret: answer.access_token.0,
+            good_until: asked + life.saturating_sub(TOKEN_MARGIN),
+        };
+        let secret = token.secret.clone();
+        *held = Some(token);
+        Ok(secret)
+    }
+
+    /// Asks once; waits and asks again only where the API said no without doing anything: 429, and 401 to a token that
+    /// was used before.
+    pub(super) async fn call(&self, call: Call<'_>) -> Result<Answer, TailnetError> {
+        let operation = call.operation;
+        let mut waited = Duration::ZERO;
+        let mut renewed = false;
+        loop {
+            let token = self.token().await?;
+            let mut request = self
+                .0
+                .http
+                .request(call.method.clone(), self.url(call.path))
+                .query(call.query)
+                .bearer_auth(token.expose_secret())
+                .header(header::ACCEPT, call.accept);
+            if let Some(etag) = &call.if_match {
+                request = request.header(header::IF_MATCH, etag);
+            }
+            if let Some((content_type, body)) = &call.body {
+                request = request
+                    .header(header::CONTENT_TYPE, *content_type)
+                    .body(body.clone());
+            }
+            tracing::debug!("Tailscale: {operation}");
+            let raw = self.exchange(operation, request).await?;
+            let status = raw.status;
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                wait(operation, raw.retry_after, &mut waited).await?;
+                continue;
+            }
+            if raw.is_page {
+                return Err(self.not_the_api(operation, status));
+            }
+            if status.is_success() {
+                return Ok(raw.answer);
+            }
+            if status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                self.forget(&token).await;
+                continue;
+            }
+            return Err(self.refused(&call, status, Refusal::parse(&raw.answer.body)));
+        }
+    }
+
+    fn refused(&self, call: &Call<'_>, status: StatusCode, refusal: Refusal) -> TailnetError {
+        let operation = call.operation;
+        let message = refusal.message.clone();
+        match status {
+            StatusCode::UNAUTHORIZED => TailnetError::Unauthorized { operation, message },
+            StatusCode::FORBIDDEN => TailnetError::Forbidden {
+                client_id: self.0.settings.client_id.clone(),
+                operation,
+                scope: call.scope,
+                message,
+            },
+            StatusCode::NOT_FOUND => TailnetError::NotFound { operation, message },
+            StatusCode::PRECONDITION_FAILED => TailnetError::Changed,
+            _ => TailnetError::Status {
+                status: status.as_u16(),
+                operation,
+                refusal,
+            },
+        }
+    }
+
+    /// Lets go of a token that was refused, unless another call has renewed it already.
+    async fn forget(&self, refused: &SecretString) {
+        let mut held = self.0.token.lock().await;
+        if held
+            .as_ref()
+            .is_some_and(|token| token.secret.expose_secret() == refused.expose_secret())
+        {
+            *held = None;
+        }
+    }
+
+    fn not_the_api(&self, operation: &'static str, status: StatusCode) -> TailnetError {
+        TailnetError::NotTheApi {
+            url: self.api_url(),
+            status: status.as_u16(),
+            operation,
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    async fn exchange(
+        &self,
+        operation: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Raw, TailnetError> {
+        let broken = |error: reqwest::Error| self.broken(operation, error);
+        let mut response = request.send().await.map_err(broken)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > MAX_ANSWER_LENGTH {
+                return Err(TailnetError::Unexpected {
+                    operation,
+                    reason: format!("it is longer than {MAX_ANSWER_LENGTH} bytes"),
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let text = |name| text_of(&response, name);
+        let is_page = text(header::CONTENT_TYPE).is_some_and(|kind| kind.contains("text/html"))
+            || body.trim_ascii_start().starts_with(b"<");
+        Ok(Raw {
+            status: response.status(),
+            retry_after: text(header::RETRY_AFTER)
+                .and_then(|text| text.trim().parse().ok())
+                .map(Duration::from_secs),
+            is_page,
+            answer: Answer {
+                etag: text(header::ETAG).map(str::to_owned),
+                body,
+            },
+        })
+    }
+
+    fn broken(&self, operation: &'static str, error: reqwest::Error) -> TailnetError {
+        if error.is_timeout() && !error.is_connect() {
+            return TailnetError::TimedOut {
+                url: self.api_url(),
+                operation,
+                seconds: self.0.settings.answer_timeout.as_secs(),
+            };
+        }
+        let sent = !error.is_connect() && !error.is_builder();
+        // reqwest repeats the URL in its own text; the causes below it tell what happened.
+        let error = error.without_url();
+        let mut parts = vec![error.to_string()];
+        let mut next = std::error::Error::source(&error);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !parts.contains(&text) {
+                parts.push(text);
+            }
+            next = cause.source();
+        }
+        TailnetError::Unreachable {
+            url: self.api_url(),
+            reason: clean(&parts.join(": ")),
+            sent,
+        }
+    }
+}
+
+fn text_of(response: &Response, name: header::HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// Waits as long as the API asks, as far as the patience for one call goes.
+async fn wait(
+    operation: &'static str,
+    retry_after: Option<Duration>,
+    waited: &mut Duration,
+) -> Result<(), TailnetError> {
+    // Without a number, twice as long each time.
+    let pause = retry_after.unwrap_or((*waited).max(Duration::from_secs(1)));
+    if *waited + pause > PATIENCE {
+        return Err(TailnetError::RateLimited {
+            operation,
+            retry_after_s: pause.as_secs(),
+        });
+    }
+    tracing::debug!(
+        "Tailscale: {operation} again in {} s (429)",
+        pause.as_secs()
+    );
+    // A number of 0 must not become a busy loop.
+    let pause = pause.max(Duration::from_millis(100));
+    tokio::time::sleep(pause).await;
+    *waited += pause;
+    Ok(())
+}
+
+/// Reads an answer; what is wrong with it is told without any of its text.
+pub(super) fn decode<T: DeserializeOwned>(
+    operation: &'static str,
+    body: &[u8],
+) -> Result<T, TailnetError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Syntax => "not JSON",
+            serde_json::error::Category::Eof => "cut off",
+            serde_json::error::Category::Data => "a field is missing or of another type",
+            serde_json::error::Category::Io => "unreadable",
+        };
+        TailnetError::Unexpected {
+            operation,
+            reason: format!("{what} at line {}, column {}", error.line(), error.column()),
+        }
+    })
+}
