@@ -1,9 +1,9 @@
 //! What smoke runs made in the tailnet: devices of their hosts, and auth keys that carry their mark in the description.
 
 use super::MARK_KEY;
-use crate::inventory::{Inventory, Item, Kind};
 use crate::aws::Aws;
 use crate::customer::CustomerId;
+use crate::inventory::{Inventory, Item, Kind};
 use crate::plan::StepError;
 use crate::smoke::mark_among;
 use crate::steps::Mark;
