@@ -7,6 +7,8 @@ pub mod brain;
 pub mod cli;
 pub mod config;
 pub mod customer;
+pub mod diagnosis;
+pub mod parameter;
 pub mod plan;
 pub mod rotation;
 pub mod sandbox;

@@ -2,6 +2,7 @@
 //! rotation may be interrupted anywhere; running it again finishes it.
 
 pub mod brain_key;
+pub mod tailscale_key;
 
 use jiff::Timestamp;
 

@@ -36,6 +36,10 @@ pub enum Kind {
     InstanceProfile,
     /// An IAM role.
     IamRole,
+    /// A device of the tailnet.
+    Device,
+    /// A Tailscale auth key.
+    AuthKey,
 }
 
 impl fmt::Display for Kind {
@@ -46,6 +50,8 @@ impl fmt::Display for Kind {
             Self::Parameter => "parameter",
             Self::InstanceProfile => "instance profile",
             Self::IamRole => "IAM role",
+            Self::Device => "tailnet device",
+            Self::AuthKey => "Tailscale auth key",
         })
     }
 }

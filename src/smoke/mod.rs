@@ -7,6 +7,7 @@ pub mod checks;
 pub mod inventory;
 pub mod removal;
 pub mod report;
+pub mod tailnet;
 pub mod timeline;
 
 use std::hash::{BuildHasher as _, Hasher as _};

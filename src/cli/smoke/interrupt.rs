@@ -68,6 +68,7 @@ impl Left {
                 Thing::SecurityGroup => "security-group",
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
+                Thing::Device | Thing::AuthKey => "tailscale-auth-key",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
                 Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
             };

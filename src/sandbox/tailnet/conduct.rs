@@ -3,7 +3,7 @@
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -169,8 +169,9 @@ struct Signed {
 
 impl Tailnet {
     pub(super) fn record(&self, method: &Method, path: &str, status: Option<StatusCode>) {
-        let call =
-            json!({"method": method.as_str(), "path": path, "status": status.map(|s| s.as_u16())});
+        let status = status.map(|s| s.as_u16());
+        let at = Timestamp::now();
+        let call = json!({"at": at, "method": method.as_str(), "path": path, "status": status});
         self.state().calls.push(call);
     }
 
