@@ -31,7 +31,7 @@ const USER: &str = "operator@m8trx.example";
 const CUSTOMER_TAG_PREFIX: &str = "tag:m8trx-cust-";
 
 /// Default and longest life of an auth key.
-const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub(super) const KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// What a new auth key may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
