@@ -105,6 +105,16 @@ impl CustomerId {
         format!("tag:m8trx-cust-{}", name.replace('_', "-"))
     }
 
+    /// The customer of a Tailscale tag; `None` where it is no customer's.
+    pub fn from_tailscale_tag(tag: &str) -> Option<Self> {
+        let name = tag.strip_prefix("tag:m8trx-cust-")?;
+        if name.contains('_') {
+            return None;
+        }
+        // An id holds no hyphen, so each stands for an underscore.
+        format!("cust_{}", name.replace('-', "_")).parse().ok()
+    }
+
     /// `/m8trx/<id>/brain-key`, a SecureString.
     pub fn brain_key_parameter(&self) -> String {
         format!("/m8trx/{self}/brain-key")
@@ -190,6 +200,9 @@ mod tests {
             let parsed = std::str::from_utf8(&id)
                 .ok()
                 .and_then(|id| id.parse::<CustomerId>().ok());
+            if let (Some(parsed), Some(tag)) = (&parsed, &tag) {
+                assert_eq!(CustomerId::from_tailscale_tag(tag).as_ref(), Some(parsed));
+            }
             assert_eq!(
                 parsed.map(|id| id.tailscale_tag()),
                 tag,

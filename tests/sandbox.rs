@@ -38,6 +38,7 @@ impl Trial {
             latency: None,
             iam_delay: Some(Duration::ZERO),
             heartbeat_every: None,
+            pauses_pass: false,
         };
         let binary = Path::new(env!("CARGO_BIN_EXE_m8trx"));
         let sandbox = Sandbox::start_from(options, binary).await.unwrap();
@@ -400,7 +401,7 @@ async fn every_fault_of_a_host_shows_on_its_console() {
         (Fault::SystemdFailed, "FAILED step=7"),
         (
             Fault::BrainUnreachable,
-            "curl: (56) Recv failure: Connection reset by peer",
+            "curl: (7) Failed to connect to 127.0.0.1 port",
         ),
         (Fault::BrainKeyRefused, "refused the key: status=401"),
     ];

@@ -138,7 +138,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 async fn load(settings: &AwsSettings) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http_client(settings.endpoint_url.as_ref()))
-        .retry_config(RetryConfig::adaptive().with_max_attempts(5))
+        // Not the adaptive mode: after one throttled call it holds the client back to one call in ten to twenty seconds
+        // (measured), which a command of some forty calls does not bear.
+        .retry_config(RetryConfig::standard().with_max_attempts(5))
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))

@@ -133,6 +133,8 @@ pub(super) fn instance_of(instance: &aws_sdk_ec2::types::Instance) -> Option<Ins
     })
 }
 
+const INSTANCES_IN_A_PAGE: i32 = 1000;
+
 impl Aws {
     pub(super) fn ec2_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
@@ -142,11 +144,17 @@ impl Aws {
         AwsError::from_sdk("ec2", operation, &self.region, error)
     }
 
-    async fn instances_where(&self, by: Filter, about: &str) -> Result<Vec<Instance>, AwsError> {
+    /// Every instance that a filter lets through, in pages as large as EC2 gives them.
+    pub(super) async fn instances_where(
+        &self,
+        by: Filter,
+        about: &str,
+    ) -> Result<Vec<Instance>, AwsError> {
         let mut pages = self
             .ec2
             .describe_instances()
             .filters(by)
+            .max_results(INSTANCES_IN_A_PAGE)
             .into_paginator()
             .send();
         let mut found = Vec::new();

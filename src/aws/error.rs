@@ -154,16 +154,10 @@ impl AwsError {
             }
             .to_owned());
         };
-        let action = format!("{}:{}", self.service, self.operation);
         Some(match code.as_str() {
-            "AccessDenied" | "AccessDeniedException" => format!(
-                "the identity in use needs {action}{}",
-                self.resource.as_ref().map(|r| format!(" on {r}")).unwrap_or_default()
-            ),
-            "UnauthorizedOperation" if message.contains("ncoded authorization failure message") => format!(
-                "the identity in use needs {action}; `aws sts decode-authorization-message --encoded-message …` shows why it was refused"
-            ),
-            "UnauthorizedOperation" => format!("the identity in use needs {action}"),
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
+                self.missing_permission(message)
+            }
             "InvalidClientTokenId" | "UnrecognizedClientException" | "AuthFailure" | "SignatureDoesNotMatch" => {
                 "the access key is unknown or its secret is wrong: check which credentials are in use with `aws sts get-caller-identity`".to_owned()
             }
@@ -189,6 +183,53 @@ impl AwsError {
             _ => return None,
         })
     }
+}
+
+impl AwsError {
+    /// Which permission a refused call lacks: as AWS names it, since that may be another one than the call's own
+    /// (`iam:PassRole` for a launch), else the call's.
+    fn missing_permission(&self, message: &str) -> String {
+        let (action, resource) = match named_permission(message) {
+            Some((action, resource)) => (action.to_owned(), Some(resource.to_owned())),
+            None => (
+                format!("{}:{}", self.service, self.operation),
+                self.resource.clone(),
+            ),
+        };
+        let on = resource.map_or(String::new(), |resource| format!(" on {resource}"));
+        if message.contains("explicit deny") {
+            return format!(
+                "the identity in use is denied {action}{on} by a policy that says so: whoever administers the account can lift it"
+            );
+        }
+        let mut hint = format!(
+            "the identity in use needs {action}{on}; `m8trx iam operator-policy` prints all that m8trx needs"
+        );
+        if named_permission(message).is_none()
+            && message.contains("ncoded authorization failure message")
+        {
+            hint.push_str(
+                ", and `aws sts decode-authorization-message --encoded-message …` shows why it was refused",
+            );
+        }
+        hint
+    }
+}
+
+/// Action and resource of `… is not authorized to perform: ACTION on resource: RESOURCE because …`.
+fn named_permission(message: &str) -> Option<(&str, &str)> {
+    let (_, rest) = message.split_once("is not authorized to perform: ")?;
+    let (action, rest) = rest.split_once(" on resource: ")?;
+    let end = [" because ", " with an explicit deny", ". ", "\n"]
+        .iter()
+        .filter_map(|mark| rest.find(mark))
+        .min()
+        .unwrap_or(rest.len());
+    let resource = rest[..end].trim_end_matches('.');
+    let is_action = action.split_once(':').is_some_and(|(service, name)| {
+        !service.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric())
+    });
+    (is_action && !resource.is_empty()).then_some((action, resource))
 }
 
 /// The SDK reports missing credentials as text in a chain of causes, in several places.
@@ -218,4 +259,54 @@ fn chain(error: &dyn StdError) -> String {
         parts.push(error.to_string());
     }
     parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str, message: &str) -> String {
+        let error = AwsError {
+            service: "ec2",
+            operation: "RunInstances",
+            region: "eu-central-1".to_owned(),
+            resource: Some("t3.small".to_owned()),
+            failure: Box::new(AwsFailure::Answered {
+                code: code.to_owned(),
+                message: message.to_owned(),
+                request_id: None,
+            }),
+        };
+        error.hint().unwrap()
+    }
+
+    /// The words are AWS's, from its documentation of access denied errors.
+    #[test]
+    fn the_permission_that_lacks_is_named_as_aws_names_it() {
+        for (code, message, words) in [
+            (
+                "AccessDenied",
+                "User: arn:aws:iam::123456789012:user/x is not authorized to perform: iam:GetRole on resource: role m8trx-cust_a because no identity-based policy allows the iam:GetRole action",
+                "needs iam:GetRole on role m8trx-cust_a;",
+            ),
+            (
+                "UnauthorizedOperation",
+                "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/x is not authorized to perform: iam:PassRole on resource: arn:aws:iam::123456789012:role/m8trx-cust_a because no identity-based policy allows the iam:PassRole action. Encoded authorization failure message: abc",
+                "needs iam:PassRole on arn:aws:iam::123456789012:role/m8trx-cust_a;",
+            ),
+            (
+                "AccessDeniedException",
+                "User: x is not authorized to perform: ssm:GetParameter on resource: arn:aws:ssm:a:1:parameter/m8trx/b with an explicit deny in a service control policy",
+                "is denied ssm:GetParameter on arn:aws:ssm:a:1:parameter/m8trx/b by a policy",
+            ),
+            (
+                "UnauthorizedOperation",
+                "You are not authorized to perform this operation. Encoded authorization failure message: abc",
+                "needs ec2:RunInstances on t3.small; `m8trx iam operator-policy` prints all that m8trx needs, and `aws sts decode",
+            ),
+        ] {
+            let hint = refused(code, message);
+            assert!(hint.contains(words), "{hint}");
+        }
+    }
 }

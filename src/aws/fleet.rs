@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::types::Filter;
 use aws_sdk_iam::types::EntityType;
 use serde_json::Value;
 
-use super::ec2::{Instance, filter, instance_of};
+use super::ec2::{Instance, filter};
 use super::iam::{Role, document, tags_of};
 use super::{Aws, AwsError};
 use crate::customer::CUSTOMER_TAG_KEY;
@@ -14,7 +13,6 @@ use crate::secret::SecretString;
 
 /// The most names `GetParameters` takes.
 pub const MAX_NAMES: usize = 10;
-const INSTANCES_IN_A_PAGE: i32 = 1000;
 const ROLES_IN_A_PAGE: i32 = 1000;
 
 /// A role with everything that says what it may do.
@@ -55,11 +53,11 @@ impl Aws {
         &self,
         customers: Option<&[&str]>,
     ) -> Result<Vec<Instance>, AwsError> {
-        self.every_instance(match customers {
+        let by = match customers {
             Some(customers) => filter(&format!("tag:{CUSTOMER_TAG_KEY}"), customers),
             None => filter("tag-key", &[CUSTOMER_TAG_KEY]),
-        })
-        .await
+        };
+        self.instances_where(by, CUSTOMER_TAG_KEY).await
     }
 
     /// Every instance that runs with an instance profile of one of these names, in which `*` stands for any text.
@@ -74,29 +72,11 @@ impl Aws {
             })
             .collect();
         let arns: Vec<&str> = arns.iter().map(String::as_str).collect();
-        self.every_instance(filter("iam-instance-profile.arn", &arns))
-            .await
-    }
-
-    async fn every_instance(&self, by: Filter) -> Result<Vec<Instance>, AwsError> {
-        let mut pages = self
-            .ec2
-            .describe_instances()
-            .filters(by)
-            .max_results(INSTANCES_IN_A_PAGE)
-            .into_paginator()
-            .send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| self.ec2_error("DescribeInstances", e))?;
-            found.extend(
-                page.reservations()
-                    .iter()
-                    .flat_map(|reservation| reservation.instances())
-                    .filter_map(instance_of),
-            );
-        }
-        Ok(found)
+        self.instances_where(
+            filter("iam-instance-profile.arn", &arns),
+            "instance profiles",
+        )
+        .await
     }
 
     /// Every role of the account whose name `wanted` accepts, or that is in an instance profile whose name it accepts.

@@ -191,7 +191,9 @@ impl Aws {
             .send()
             .await
             .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
-        self.tag_parameter(name, tags).await?;
+        if !tags.is_empty() {
+            self.tag_parameter(name, tags).await?;
+        }
         Ok(answer.version())
     }
 

@@ -173,6 +173,29 @@ impl Brain {
         Ok(())
     }
 
+    /// Whether what answers is a brain: it refuses an event under a key that is none. Nothing is stored.
+    pub async fn identify(&self) -> Result<(), BrainError> {
+        const NO_KEY: &str = "m8trx-asks-whether-this-is-a-brain";
+        let event = serde_json::json!({
+            "event_type": "heartbeat",
+            "ts": Timestamp::now().to_string(),
+            "payload": { "hostname": "m8trx" },
+        });
+        let answer = self
+            .send(Method::POST, "/v1/events", Some(NO_KEY), &[], Some(event))
+            .await?;
+        match answer.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(()),
+            status if status.is_server_error() => {
+                Err(self.status_error("POST /v1/events", answer).await)
+            }
+            status => Err(BrainError::NoBrain {
+                url: self.url.to_string(),
+                status: status.as_u16(),
+            }),
+        }
+    }
+
     /// Whether the brain accepts a key.
     pub async fn check_key(&self, key: &BrainKey) -> Result<KeyCheck, BrainError> {
         let query = [("event_type", "heartbeat".into()), ("limit", "1".into())];

@@ -25,6 +25,16 @@ pub enum BrainError {
         /// The brain's words, shortened and masked.
         message: String,
     },
+    /// Something answers there, and not as a brain does.
+    #[error(
+        "what answers at {url} is no brain: it answers {status} to an event under a key that is none, where a brain answers 401"
+    )]
+    NoBrain {
+        /// The URL.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
     /// 401 or 403 to a key.
     #[error("the brain at {url} refuses the {what}")]
     Refused {
@@ -98,6 +108,9 @@ impl BrainError {
         Some(match self {
             Self::Unreachable { url, .. } => format!(
                 "the brain is reachable over the tailnet only: check `tailscale status` on this machine, then `curl -sS {url}/v1/events`; a wrong URL is corrected with --brain-url"
+            ),
+            Self::NoBrain { url, .. } => format!(
+                "check host, port and path: `curl -sS -X POST {url}/v1/events` shows what answers there"
             ),
             Self::NoEventsRoute { .. } => {
                 "set `brain.database_url` (or `brain.database_url_file`) in the configuration file, and heartbeats are read from the brain's PostgreSQL".to_owned()

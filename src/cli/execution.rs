@@ -3,16 +3,181 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::Global;
+use super::onboarding::stdout_failed;
+use crate::aws::Aws;
 use crate::brain::BrainError;
+use crate::customer::CustomerId;
 use crate::plan::event::PlannedStep;
 use crate::plan::journal::{self, Journal};
-use crate::plan::{Event, Events, Observation, Plan, RunReport, Step, StepError};
+use crate::plan::runner::millis;
+use crate::plan::{
+    Event, Events, InvalidPlan, Observation, Outcome, Plan, RunReport, Step, StepError, StepReport,
+};
 use crate::steps::Context;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
+use crate::terminal::plan_table::{FLEET, PlanDocument};
 use crate::terminal::progress::Progress;
+
+/// What a run is about, for those who watch it and for its journal.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    /// A customer id, or [`FLEET`].
+    pub(super) name: String,
+    pub(super) account: String,
+    pub(super) region: String,
+}
+
+impl Subject {
+    pub(super) fn customer(customer: &CustomerId, aws: &Aws) -> Self {
+        Self::named(customer.as_str(), aws)
+    }
+
+    pub(super) fn fleet(aws: &Aws) -> Self {
+        Self::named(FLEET, aws)
+    }
+
+    fn named(name: &str, aws: &Aws) -> Self {
+        Self {
+            name: name.to_owned(),
+            account: aws.account.clone(),
+            region: aws.region.clone(),
+        }
+    }
+}
+
+/// A command that carries out a plan.
+pub(super) struct Order<'o> {
+    /// `params-put`, for one: part of the journal's name.
+    pub(super) command: &'static str,
+    pub(super) subject: Subject,
+    /// Only show the plan.
+    pub(super) dry_run: bool,
+    /// What Enter means when it is asked whether to go on; `None` where nothing is changed and nothing asked.
+    pub(super) ask: Option<bool>,
+    pub(super) terminal: &'o Terminal,
+}
+
+impl Order<'_> {
+    /// Shows what the plan would change and, unless that was all, asks and runs it. `None` after a dry run.
+    pub(super) async fn carry_out(&self, plan: &Plan) -> Result<Option<RunReport>, Failure> {
+        let observed = observe(plan).await?;
+        self.carry_out_observed(plan, &observed).await
+    }
+
+    /// [`Self::carry_out`] for a plan that was looked at already.
+    pub(super) async fn carry_out_observed(
+        &self,
+        plan: &Plan,
+        observed: &HashMap<&'static str, Observation>,
+    ) -> Result<Option<RunReport>, Failure> {
+        let (subject, terminal) = (&self.subject, self.terminal);
+        let mut document = PlanDocument::new(
+            plan,
+            observed,
+            &subject.name,
+            &subject.account,
+            &subject.region,
+        );
+        if let Some(columns) = terminal.columns() {
+            document = document.with_width(columns);
+        }
+        if self.dry_run {
+            terminal.result(&document).map_err(stdout_failed)?;
+            return Ok(None);
+        }
+        terminal.say("");
+        terminal.say(document.to_string());
+        if let Some(default) = self.ask
+            && document.changes() > 0
+            && terminal.interactive
+            && !terminal.confirm("Go on?", default).await?
+        {
+            return Err(Failure::words(
+                Kind::Interrupted,
+                "not gone on with; nothing was changed",
+            ));
+        }
+        let report = execute_about(self.command, plan, observed, subject, terminal).await;
+        match report.failure {
+            None => Ok(Some(report)),
+            Some((step, error)) => {
+                tell_what_is_kept(&report.steps, terminal);
+                let failure = failed(step, error);
+                Err(if failure.hint.is_some() {
+                    failure
+                } else {
+                    failure.hint("run the same command again to go on: it keeps what exists")
+                })
+            }
+        }
+    }
+}
+
+/// Nothing is changed without somebody who says so: at a terminal, by `--yes`, or not at all by `--dry-run`.
+pub(super) fn check_may_go_on(
+    global: &Global,
+    dry_run: bool,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    if terminal.interactive || dry_run || global.yes {
+        return Ok(());
+    }
+    Err(
+        Failure::words(Kind::Usage, "there is no terminal to ask whether to go on")
+            .hint("pass --yes to go on without being asked, or --dry-run to see the plan"),
+    )
+}
+
+/// What became of a step, for the JSON output.
+#[derive(Debug, Serialize)]
+pub(super) struct StepLine {
+    pub(super) name: &'static str,
+    pub(super) outcome: &'static str,
+    pub(super) detail: String,
+    pub(super) elapsed_ms: u64,
+}
+
+impl StepLine {
+    pub(super) fn of(report: &RunReport) -> Vec<Self> {
+        let line = |step: &StepReport| Self {
+            name: step.name,
+            outcome: step.outcome.word(),
+            detail: step.outcome.detail().to_owned(),
+            elapsed_ms: millis(step.elapsed),
+        };
+        report.steps.iter().map(line).collect()
+    }
+}
+
+/// Why a run ended early.
+pub(super) fn failed(step: &str, error: StepError) -> Failure {
+    match error {
+        StepError::Interrupted => {
+            Failure::words(Kind::Interrupted, format!("interrupted at {step}"))
+        }
+        error => step_failure(error).within(format!("{step} failed")),
+    }
+}
+
+/// What a run that failed made before.
+pub(super) fn tell_what_is_kept(steps: &[StepReport], terminal: &Terminal) {
+    let made: Vec<String> = steps
+        .iter()
+        .filter(|step| !matches!(step.outcome, Outcome::Unchanged(_)))
+        .map(|step| format!("{}: {}", step.name, step.outcome.detail()))
+        .collect();
+    if !made.is_empty() {
+        terminal.say("What exists by now is kept:");
+        for line in made {
+            terminal.say(format!("  {line}"));
+        }
+    }
+}
 
 /// Looks at every step; the first in the plan's order that cannot be looked at ends the command.
 pub(super) async fn observe(plan: &Plan) -> Result<HashMap<&'static str, Observation>, Failure> {
@@ -43,13 +208,23 @@ pub(super) async fn execute(
     context: &Context,
     terminal: &Terminal,
 ) -> RunReport {
+    let subject = Subject::customer(&context.customer, &context.aws);
+    execute_about(command, plan, observed, &subject, terminal).await
+}
+
+async fn execute_about(
+    command: &'static str,
+    plan: &Plan,
+    observed: &HashMap<&'static str, Observation>,
+    subject: &Subject,
+    terminal: &Terminal,
+) -> RunReport {
     let interrupt = CancellationToken::new();
     let on_interrupt = tokio::spawn(stop_on_interrupt(interrupt.clone(), terminal.clone()));
-    let steps = plan.steps();
-    let report = watched(
+    let report = watched_about(
         command,
-        steps,
-        context,
+        plan.steps(),
+        subject,
         terminal,
         |_| {},
         async |events| plan.run(observed, &events, &interrupt).await,
@@ -65,11 +240,23 @@ pub(super) async fn watched<T>(
     steps: &[Arc<dyn Step>],
     context: &Context,
     terminal: &Terminal,
+    also: impl FnMut(&Event) + Send + 'static,
+    work: impl AsyncFnOnce(Events) -> T,
+) -> T {
+    let subject = Subject::customer(&context.customer, &context.aws);
+    watched_about(command, steps, &subject, terminal, also, work).await
+}
+
+async fn watched_about<T>(
+    command: &'static str,
+    steps: &[Arc<dyn Step>],
+    subject: &Subject,
+    terminal: &Terminal,
     mut also: impl FnMut(&Event) + Send + 'static,
     work: impl AsyncFnOnce(Events) -> T,
 ) -> T {
     let (events, mut receiver) = Events::channel();
-    let mut journal = open_journal(command, context, terminal);
+    let mut journal = open_journal(command, subject, terminal);
     let mut progress = Progress::new(terminal.clone());
     let listener = tokio::spawn(async move {
         while let Some(event) = receiver.recv().await {
@@ -85,9 +272,9 @@ pub(super) async fn watched<T>(
     });
     events.send(Event::RunStarted {
         command,
-        customer: context.customer.to_string(),
-        account: context.aws.account.clone(),
-        region: context.aws.region.clone(),
+        customer: subject.name.clone(),
+        account: subject.account.clone(),
+        region: subject.region.clone(),
         steps: steps
             .iter()
             .map(|step| PlannedStep {
@@ -114,14 +301,21 @@ pub(super) async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Te
     }
 }
 
-fn open_journal(command: &str, context: &Context, terminal: &Terminal) -> Option<Journal> {
+fn open_journal(command: &str, subject: &Subject, terminal: &Terminal) -> Option<Journal> {
     let directory = journal::default_directory(&|name| std::env::var(name).ok())?;
-    match Journal::create(&directory, command, context.customer.as_str()) {
+    match Journal::create(&directory, command, &subject.name) {
         Ok(journal) => Some(journal),
         Err(e) => {
             terminal.warn(format!("no journal is kept: {}: {e}", directory.display()));
             None
         }
+    }
+}
+
+/// A mistake in this program, which its tests are there to find.
+impl From<InvalidPlan> for Failure {
+    fn from(error: InvalidPlan) -> Self {
+        Self::new(Kind::Other, &error).within("the steps have no order")
     }
 }
 
@@ -142,32 +336,48 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             Failure::new(kind, &error).maybe_hint(error.hint())
         }
         StepError::Tailnet(error) => error.into(),
+        StepError::Lock(error) => error.into(),
         StepError::Secret(error) => Failure::new(Kind::Precondition, &error),
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)
         }
-        StepError::HostFailed(failure) => {
+        StepError::LaunchRefused { diagnosis, error } => {
             let mut shown =
-                Failure::words(Kind::HostFailed, failure.to_string()).hint(failure.hint.clone());
-            shown.evidence = failure.evidence.clone();
+                Failure::words(Kind::Refused, diagnosis.to_string()).diagnosed(*diagnosis);
+            shown.causes.push(error.to_string());
             shown
         }
+        StepError::HostFailed(diagnosis) => {
+            Failure::words(Kind::HostFailed, diagnosis.to_string()).diagnosed(*diagnosis)
+        }
         error @ StepError::NoHeartbeat { .. } => {
-            let StepError::NoHeartbeat { instance_id, .. } = &error else {
-                return Failure::new(Kind::NoHeartbeat, &error);
+            let shown = Failure::new(Kind::NoHeartbeat, &error);
+            let StepError::NoHeartbeat { diagnosis, .. } = error else {
+                return shown;
             };
-            let hint = format!(
-                "the host is kept; its log: aws ec2 get-console-output --latest --output text --instance-id {instance_id}. Run the same command again to wait longer"
-            );
-            Failure::new(Kind::NoHeartbeat, &error).hint(hint)
+            shown.diagnosed(*diagnosis)
         }
         error @ StepError::NoToolCall { .. } => Failure::new(Kind::NoHeartbeat, &error).hint(
             "the events come from software that others install on the host: start an agent there while the command waits, or leave --expect-tool-call out",
         ),
+        error @ StepError::UrlNotFollowed { .. } => {
+            let evidence = match &error {
+                StepError::UrlNotFollowed { missing, .. } => missing.clone(),
+                _ => Vec::new(),
+            };
+            let mut failure = Failure::new(Kind::NoHeartbeat, &error).hint(
+                "the URL is stored, and hosts read it when a beat to the old brain fails: while that one answers they keep to it. `m8trx brain-url get --hosts` shows who has followed",
+            );
+            failure.evidence = evidence;
+            failure
+        }
         error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
             "another machine reports with this customer's key: find it by that name, and mint a new key",
         ),
-        error @ StepError::NotFollowed {
+        ref error @ StepError::Device { ref fix, .. } => Failure::new(Kind::Refused, error).hint(
+            format!("{fix}; then run the same command again: the host is kept"),
+        ),
+        error @ StepError::KeyNotFollowed {
             old_key_revoked, ..
         } => Failure::new(Kind::NoHeartbeat, &error).hint(if old_key_revoked {
             "the new key is stored and the old one is revoked: on the host, `journalctl -u m8trx-brain-heartbeat` says in one line why it does not beat"

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::aws::Aws;
 use crate::brain::mint::DEFAULT_MINT_COMMAND;
-use crate::brain::{BrainError, BrainUrl};
+use crate::brain::{Brain, BrainError, BrainUrl};
 use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::plan::Observation;
@@ -81,7 +81,7 @@ fn tailscale_key(file: &Path) -> Result<TailscaleAuthKey, Failure> {
 }
 
 /// Reads a secret from a file, or from standard input for `-`; at most 64 KiB.
-fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
+pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
     const MOST: u64 = 64 * 1024;
     let unreadable = |e: std::io::Error| {
         Failure::words(
@@ -99,25 +99,55 @@ fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
     Ok(text.trim().to_owned().into())
 }
 
+/// The stored URL of the brain, where one is stored.
+async fn stored_brain_url(aws: &Aws) -> Result<Option<BrainUrl>, Failure> {
+    let Some(stored) = aws.parameter(BRAIN_URL_PARAMETER).await? else {
+        return Ok(None);
+    };
+    let url = stored.value.expose_secret().parse().map_err(|e| {
+        Failure::new(Kind::Precondition, &e)
+            .within(format!(
+                "the parameter {BRAIN_URL_PARAMETER} holds no brain URL"
+            ))
+            .hint("correct it: m8trx brain-url set http://…")
+    })?;
+    Ok(Some(url))
+}
+
+/// The stored brain, which answers: for what is done with a customer that has something already.
+pub(super) async fn stored_brain(aws: &Aws, terminal: &Terminal) -> Result<Brain, Failure> {
+    let url = stored_brain_url(aws).await?.ok_or_else(|| {
+        Failure::words(
+            Kind::Precondition,
+            format!("there is no {BRAIN_URL_PARAMETER} yet"),
+        )
+        .hint("store it: m8trx brain-url set http://…")
+    })?;
+    answering(url, terminal).await
+}
+
+/// A brain of which it is known that it answers.
+pub(super) async fn answering(url: BrainUrl, terminal: &Terminal) -> Result<Brain, Failure> {
+    let brain = Brain::new(url);
+    brain.probe().await.map_err(unusable_brain)?;
+    terminal.say(format!("Brain at {} answers", brain.url()));
+    Ok(brain)
+}
+
 /// The brain this run uses: the stored one, or the one to store.
 pub(super) async fn brain_url(
     aws: &Aws,
     settings: &Settings,
     terminal: &Terminal,
 ) -> Result<BrainUrl, Failure> {
-    if let Some(stored) = aws.parameter(BRAIN_URL_PARAMETER).await? {
-        let url: BrainUrl = stored.value.expose_secret().parse().map_err(|e| {
-            Failure::new(Kind::Precondition, &e)
-                .within(format!("the parameter {BRAIN_URL_PARAMETER} holds no brain URL"))
-                .hint(format!("correct it: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value http://…"))
-        })?;
+    if let Some(url) = stored_brain_url(aws).await? {
         if let Some(other) = settings.brain.url.as_ref().filter(|other| **other != url) {
             if settings.brain.url_is_flag {
                 return Err(Failure::words(
                     Kind::Precondition,
                     format!("{BRAIN_URL_PARAMETER} holds {url}, and --brain-url says {other}"),
                 )
-                .hint(format!("leave --brain-url out to use the stored one; to move the whole fleet: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value {other}")));
+                .hint(format!("leave --brain-url out to use the stored one; to move the whole fleet: m8trx brain-url set {other}")));
             }
             terminal.warn(format!(
                 "{BRAIN_URL_PARAMETER} holds {url}; the configured {other} is not used"

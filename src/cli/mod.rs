@@ -1,19 +1,29 @@
 //! The command line: one file a subcommand.
 
+pub mod brain_url;
+pub mod diagnose;
+pub mod drill;
 mod ending;
 pub mod events;
 mod execution;
+mod fault;
+pub mod iam;
 mod inputs;
+pub mod launch;
+pub mod mint_key;
 pub mod offboard;
 pub mod onboard;
 mod onboarding;
+pub mod params;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
+pub mod tailnet;
 pub mod target;
 pub mod user_data;
+pub mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +31,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
+use crate::sandbox::Fault;
 use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -41,6 +52,9 @@ pub struct Global {
     /// Use the embedded sandbox instead of AWS, the brain and Tailscale: nothing leaves this machine.
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
+    /// Something that goes wrong in the sandbox; can be given more than once.
+    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
+    pub faults: Vec<Fault>,
     /// AWS profile to take credentials and region from [env: AWS_PROFILE].
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
@@ -78,6 +92,7 @@ impl Global {
             region: self.region.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
+            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -92,6 +107,15 @@ enum Command {
     Smoke(Box<smoke::SmokeArgs>),
     Status(status::StatusArgs),
     Events(events::EventsArgs),
+    Tailnet(tailnet::TailnetArgs),
+    Diagnose(diagnose::DiagnoseArgs),
+    Drill(drill::DrillArgs),
+    Params(params::ParamsArgs),
+    BrainUrl(brain_url::BrainUrlArgs),
+    MintKey(mint_key::MintKeyArgs),
+    Iam(iam::IamArgs),
+    Launch(launch::LaunchArgs),
+    Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
     Sandbox(sandbox::SandboxArgs),
 }
@@ -105,6 +129,10 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    if let Err(failure) = check_faults(&cli) {
+        failure.show(&terminal);
+        return ExitCode::from(failure.kind.exit_code());
+    }
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
@@ -116,8 +144,17 @@ pub fn main() -> ExitCode {
             with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
         }
         Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
+        Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
+        Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
+        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
+        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
+        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {
@@ -127,6 +164,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.kind.exit_code())
         }
     }
+}
+
+/// Faults are of the sandbox; a real environment must not be thought to have them.
+fn check_faults(cli: &Cli) -> Result<(), Failure> {
+    let in_sandbox = cli.global.sandbox || matches!(cli.command, Command::Sandbox(_));
+    if cli.global.faults.is_empty() || in_sandbox {
+        return Ok(());
+    }
+    Err(Failure::words(
+        Kind::Usage,
+        "--fault is for the sandbox, and --sandbox is not given",
+    )
+    .hint("add --sandbox; a drill takes the faults as arguments: m8trx drill FAULT"))
 }
 
 fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -293,7 +293,7 @@ fn finish(done: Offboarded, result: &mut Document, terminal: &Terminal) -> Resul
                 Some(hint) => format!("{hint}; then {again}"),
                 None => again,
             };
-            Err(failure.hint(hint).told())
+            Err(failure.hint(hint).with_result())
         }
     }
 }

@@ -8,13 +8,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Global;
-use super::execution::{execute, observe, step_failure};
+use super::execution::{check_may_go_on, execute, failed, observe, tell_what_is_kept};
 use super::inputs::{Given, ask_for_brain_key, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document, stdout_failed};
 use super::target::Target;
 use crate::customer::CustomerId;
 use crate::plan::runner::millis;
-use crate::plan::{Outcome, RunReport, StepError};
+use crate::plan::{Outcome, RunReport};
 use crate::steps::{self, Context};
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
@@ -29,6 +29,9 @@ pub struct OnboardArgs {
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// End the host when it fails and this run has launched it, for scripts; otherwise it is kept to be looked at.
+    #[arg(long)]
+    terminate_on_failure: bool,
     #[command(flatten)]
     onboarding: OnboardingArgs,
 }
@@ -83,13 +86,7 @@ impl fmt::Display for Onboarded {
 /// Runs the command.
 pub async fn run(args: &OnboardArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     let flags = args.onboarding.flags(global)?;
-    let may_go_on = terminal.interactive || args.dry_run || global.yes;
-    if !may_go_on {
-        return Err(
-            Failure::words(Kind::Usage, "there is no terminal to ask whether to go on")
-                .hint("pass --yes to go on without being asked, or --dry-run to see the plan"),
-        );
-    }
+    check_may_go_on(global, args.dry_run, terminal)?;
     let target = Target::open(global.sandbox, &flags, terminal).await?;
     let result = onboard(args, &target, terminal).await;
     target.close().await;
@@ -107,9 +104,7 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
         ask_for_brain_key(&mut context, terminal).await?;
     }
     let context = Arc::new(context);
-    let plan = steps::onboarding(&context).map_err(|e| {
-        Failure::new(Kind::Other, &e).within("the steps of onboarding have no order")
-    })?;
+    let plan = steps::onboarding(&context)?;
     let observed = observe(&plan).await?;
     if !args.dry_run {
         give_tailscale_key(
@@ -138,35 +133,62 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
         }
     }
     let report = execute("onboard", &plan, &observed, &context, terminal).await;
-    finish(&context, report, terminal)
+    finish(args, &context, report, terminal).await
+}
+
+/// Says how to reach a host that failed, or ends it where that was asked for.
+async fn kept_or_ended(
+    args: &OnboardArgs,
+    context: &Context,
+    launched: bool,
+    mut failure: Failure,
+    terminal: &Terminal,
+) -> Failure {
+    let Some(diagnosis) = failure.diagnosis.clone() else {
+        return failure;
+    };
+    let Some(host) = context.found.host.get() else {
+        return failure;
+    };
+    if args.terminate_on_failure && launched {
+        match context.aws.terminate(&host.id).await {
+            Ok(_) => {
+                return failure.hint(format!(
+                    "{} was ended, as --terminate-on-failure asks; without it, it is kept to be looked at",
+                    host.id
+                ));
+            }
+            Err(e) => terminal.warn(format!("{} could not be ended: {e}", host.id)),
+        }
+    }
+    failure.advise(diagnosis.how_to_reach_it());
+    failure.advise(diagnosis.how_to_go_on());
+    if args.terminate_on_failure && !launched {
+        return failure.hint(format!("{} is kept: this run has not launched it", host.id));
+    }
+    failure
 }
 
 /// The result, or what failed with what exists by now and how to go on.
-fn finish(context: &Context, report: RunReport, terminal: &Terminal) -> Result<(), Failure> {
+async fn finish(
+    args: &OnboardArgs,
+    context: &Context,
+    report: RunReport,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     if let Some((step, error)) = report.failure {
-        let interrupted = matches!(error, StepError::Interrupted);
-        let failure = if interrupted {
-            Failure::words(Kind::Interrupted, format!("interrupted at {step}"))
-        } else {
-            step_failure(error).within(format!("{step} failed"))
-        };
-        let made: Vec<String> = report
-            .steps
-            .iter()
-            .filter(|step| !matches!(step.outcome, Outcome::Unchanged(_)))
-            .map(|step| format!("{}: {}", step.name, step.outcome.detail()))
-            .collect();
-        if !made.is_empty() {
-            terminal.say("What exists by now is kept:");
-            for line in made {
-                terminal.say(format!("  {line}"));
-            }
-        }
+        tell_what_is_kept(&report.steps, terminal);
+        let failure = failed(step, error);
         let again = format!(
             "run the same command again to go on: it keeps what exists (m8trx onboard {})",
             context.customer
         );
-        let has_hint = failure.hint.is_some();
+        let launched = report
+            .steps
+            .iter()
+            .any(|step| step.name == "host" && matches!(step.outcome, Outcome::Created(_)));
+        let failure = kept_or_ended(args, context, launched, failure, terminal).await;
+        let has_hint = failure.hint.is_some() || failure.diagnosis.is_some();
         return Err(if has_hint {
             failure
         } else {

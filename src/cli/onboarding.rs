@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, brain_url, unusable_brain};
+use super::inputs::{Given, answering, brain_url};
 use crate::aws::Aws;
-use crate::brain::Brain;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
@@ -82,11 +81,18 @@ pub(super) async fn context(
     terminal: &Terminal,
 ) -> Result<Context, Failure> {
     let url = brain_url(&aws, settings, terminal).await?;
-    let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
-    terminal.say(format!("Brain at {} answers", brain.url()));
+    let brain = answering(url, terminal).await?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    if let Some(tailnet) = &tailnet {
+        // A wrong secret is known now rather than when half of the plan is done.
+        tailnet.sign_in().await?;
+        terminal.say(format!(
+            "Tailscale takes the OAuth client {}",
+            tailnet.client_id()
+        ));
+    }
     Ok(Context {
-        tailnet: settings.tailnet.clone().map(Tailnet::new),
+        tailnet,
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
         database_url: settings.brain.database_url.clone(),
@@ -94,6 +100,7 @@ pub(super) async fn context(
         subnet: settings.subnet.clone(),
         ami: settings.ami.clone(),
         timeout: settings.timeout,
+        pace: settings.pace,
         mark,
         ..Context::new(customer.clone(), aws, brain)
     })

@@ -108,7 +108,7 @@ impl fmt::Display for Line {
                 if let Some(stored) = self.stored {
                     write!(f, ", stored {}", age(stored))?;
                 }
-                f.write_str(": would be replaced")?;
+                f.write_str(": to be replaced")?;
             }
         }
         match &self.to_do {
@@ -334,7 +334,7 @@ async fn rotate(
     terminal.result(&result).map_err(stdout_failed)?;
     match failure {
         None => Ok(()),
-        Some(failure) => Err(failure.told()),
+        Some(failure) => Err(failure.with_result()),
     }
 }
 

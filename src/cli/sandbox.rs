@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
-use super::target::start_sandbox;
+use super::target::{start_sandbox, with_faults};
 use crate::config;
 use crate::sandbox::SandboxOptions;
 use crate::terminal::failure::{Failure, Kind};
@@ -41,12 +41,12 @@ fn heartbeat_every(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the subcommand.
-pub async fn run(args: &SandboxArgs, _global: &Global, terminal: &Terminal) -> Result<(), Failure> {
+pub async fn run(args: &SandboxArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     match args.command {
         SandboxCommand::Up { heartbeat_every } => {
             let options = SandboxOptions {
                 heartbeat_every,
-                ..SandboxOptions::default()
+                ..with_faults(&global.faults, terminal)
             };
             up(options, terminal).await
         }

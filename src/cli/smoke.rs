@@ -10,10 +10,11 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Global;
-use super::execution::{observe, watched};
+use super::execution::{observe, step_failure, watched};
 use super::inputs::{Given, admin_token, ask_for_brain_key, brain_url, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document};
 use super::target::Target;
+use crate::aws::Aws;
 use crate::brain::{Brain, BrainUrl};
 use crate::customer::CustomerId;
 use crate::inventory::{Inventory, Kind as Thing};
@@ -120,6 +121,16 @@ fn check_unused(found: &Inventory, customer: &CustomerId) -> Result<(), Failure>
     .hint("pass another id that nothing uses as --customer"))
 }
 
+async fn inventory(
+    aws: &Aws,
+    tailnet: Option<&Tailnet>,
+    customer: &CustomerId,
+) -> Result<Inventory, Failure> {
+    Inventory::read_all(aws, tailnet, customer)
+        .await
+        .map_err(step_failure)
+}
+
 fn cleanup_command(customer: &CustomerId) -> String {
     format!("m8trx smoke --cleanup --customer {customer}")
 }
@@ -139,7 +150,9 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
     let customer = &args.customer;
     let given = Given::read(settings)?;
     let aws = target.aws(terminal).await?;
-    check_unused(&Inventory::read(&aws, customer).await?, customer)?;
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
+    let found = inventory(&aws, tailnet.as_ref(), customer).await?;
+    check_unused(&found, customer)?;
     let mark = smoke::new_mark(customer);
     let mut context = context(
         customer,
@@ -239,7 +252,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let token = admin_token(settings)?;
     let aws = target.aws(terminal).await?;
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
-    let found = Inventory::read(&aws, customer).await?;
+    let found = inventory(&aws, tailnet.as_ref(), customer).await?;
     let marks = found.marks();
     let mut cleaned = Cleaned::new(customer);
     if marks.is_empty() {

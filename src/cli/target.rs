@@ -3,8 +3,9 @@
 use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
-use crate::sandbox::{Sandbox, SandboxOptions};
+use crate::sandbox::{Fault, Sandbox, SandboxOptions};
 use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -25,7 +26,16 @@ impl Target {
                 sandbox: None,
             });
         }
-        let sandbox = start_sandbox(SandboxOptions::default()).await?;
+        Self::of_sandbox(with_faults(&flags.faults, terminal), flags, terminal).await
+    }
+
+    /// A sandbox that behaves so.
+    pub async fn of_sandbox(
+        options: SandboxOptions,
+        flags: &Flags,
+        terminal: &Terminal,
+    ) -> Result<Self, Failure> {
+        let sandbox = start_sandbox(options).await?;
         let environment = sandbox.environment();
         let settings = Settings::of_sandbox(flags, &|name| {
             environment
@@ -47,6 +57,11 @@ impl Target {
         self.sandbox.is_some()
     }
 
+    /// The sandbox, if this is one.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
     /// Connects to AWS and says as whom.
     pub async fn aws(&self, terminal: &Terminal) -> Result<Aws, Failure> {
         let aws = Aws::connect(&self.settings.aws).await?;
@@ -62,6 +77,22 @@ impl Target {
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await;
         }
+    }
+}
+
+/// A sandbox with these faults. Nobody wants to sit through a bootstrap that tries again for minutes.
+pub fn with_faults(faults: &[Fault], terminal: &Terminal) -> SandboxOptions {
+    if !faults.is_empty() {
+        let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
+        terminal.say(format!(
+            "Faults: {}. The pauses of the host's bootstrap pass at once.",
+            names.join(", ")
+        ));
+    }
+    SandboxOptions {
+        faults: faults.to_vec(),
+        pauses_pass: !faults.is_empty(),
+        ..SandboxOptions::default()
     }
 }
 
@@ -109,5 +140,15 @@ impl From<TailnetError> for Failure {
             Kind::Other
         };
         Self::new(kind, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let kind = match &error {
+            LockError::NoCommand | LockError::Failed { .. } => Kind::Precondition,
+            LockError::File(_) | LockError::NoNodeKey(_) => Kind::Other,
+        };
+        Self::new(kind, &error).hint(error.hint())
     }
 }

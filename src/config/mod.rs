@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::aws::{AwsSettings, StaticCredentials};
 use crate::brain::BrainUrl;
+use crate::sandbox::Fault;
 use crate::secret::SecretString;
 use crate::tailnet::TailnetSettings;
 
@@ -40,8 +41,37 @@ pub struct Settings {
     pub ami: Option<String>,
     /// How long to wait for the first heartbeat.
     pub timeout: Duration,
+    /// How closely a host is watched.
+    pub pace: Pace,
     /// Whether values that no flag gave are offered at a prompt instead of being taken as they are.
     pub suggest: bool,
+}
+
+/// How closely a host is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The longest pause between two looks at EC2 and the console.
+    pub host: Duration,
+    /// How long the brain may take to show a heartbeat which, as the host says, it has accepted.
+    pub accepted: Duration,
+}
+
+impl Default for Pace {
+    /// EC2 limits how often an account may ask, and the brain may answer from a replica of its database.
+    fn default() -> Self {
+        Self {
+            host: Duration::from_secs(5),
+            accepted: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Pace {
+    /// Nothing limits and nothing lags in a sandbox.
+    pub const OF_SANDBOX: Self = Self {
+        host: Duration::from_millis(700),
+        accepted: Duration::from_secs(1),
+    };
 }
 
 /// The brain and how its keys are minted.
@@ -88,6 +118,8 @@ pub struct Flags {
     pub ami: Option<String>,
     /// `--timeout`
     pub timeout: Option<Duration>,
+    /// `--fault`: what goes wrong in the sandbox.
+    pub faults: Vec<Fault>,
 }
 
 /// A setting that cannot be used. Nothing has been changed.
@@ -149,6 +181,7 @@ impl Settings {
     pub fn of_sandbox(flags: &Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let mut settings = Self::layered(flags, environment, (PathBuf::new(), File::default()))?;
         settings.suggest = true;
+        settings.pace = Pace::OF_SANDBOX;
         if let (Some(access_key_id), Some(secret)) = (
             environment("AWS_ACCESS_KEY_ID"),
             environment("AWS_SECRET_ACCESS_KEY"),
@@ -280,6 +313,7 @@ impl Settings {
             subnet: flags.subnet.clone().or(file.launch.subnet),
             ami: flags.ami.clone().or(file.launch.ami),
             timeout,
+            pace: Pace::default(),
             suggest: false,
         })
     }

@@ -21,6 +21,7 @@ use futures::future::join_all;
 #[derive(Clone)]
 pub struct Plan {
     steps: Vec<Arc<dyn Step>>,
+    names: HashSet<&'static str>,
 }
 
 /// A set of steps that has no order. A mistake in this program, found by its tests.
@@ -46,29 +47,36 @@ pub enum InvalidPlan {
 pub type Observed = Result<Observation, StepError>;
 
 impl Plan {
-    /// Puts steps in order.
+    /// Puts steps in order. Every step that another comes after must be among them.
     pub fn new(steps: Vec<Arc<dyn Step>>) -> Result<Self, InvalidPlan> {
-        let mut names = HashSet::new();
-        for step in &steps {
-            if !names.insert(step.name()) {
-                return Err(InvalidPlan::Duplicate(step.name()));
-            }
-        }
-        for step in &steps {
-            if let Some(after) = step.after().iter().find(|after| !names.contains(*after)) {
+        let plan = Self::part(steps)?;
+        for step in &plan.steps {
+            if let Some(after) = step.after().iter().find(|name| !plan.names.contains(*name)) {
                 return Err(InvalidPlan::Unknown {
                     step: step.name(),
                     after,
                 });
             }
         }
+        Ok(plan)
+    }
+
+    /// Puts some steps of a larger plan in order. What the absent ones ensure is taken as it stands: nothing waits for
+    /// them, and whoever runs a part sees to it that it is enough.
+    pub fn part(steps: Vec<Arc<dyn Step>>) -> Result<Self, InvalidPlan> {
+        let mut names = HashSet::new();
+        for step in &steps {
+            if !names.insert(step.name()) {
+                return Err(InvalidPlan::Duplicate(step.name()));
+            }
+        }
         let mut left = steps;
         let mut placed: HashSet<&'static str> = HashSet::new();
         let mut ordered = Vec::with_capacity(left.len());
         while !left.is_empty() {
-            let (ready, waiting): (Vec<_>, Vec<_>) = left
-                .into_iter()
-                .partition(|step| step.after().iter().all(|after| placed.contains(after)));
+            let (ready, waiting): (Vec<_>, Vec<_>) = left.into_iter().partition(|step| {
+                awaited(step.as_ref(), &names).all(|after| placed.contains(after))
+            });
             if ready.is_empty() {
                 return Err(InvalidPlan::Cycle(
                     waiting.iter().map(|step| step.name()).collect(),
@@ -78,7 +86,15 @@ impl Plan {
             ordered.extend(ready);
             left = waiting;
         }
-        Ok(Self { steps: ordered })
+        Ok(Self {
+            steps: ordered,
+            names,
+        })
+    }
+
+    /// The names of the steps of this plan that must be done before `step` is applied.
+    pub fn after<'p>(&'p self, step: &dyn Step) -> impl Iterator<Item = &'static str> + 'p {
+        awaited(step, &self.names)
     }
 
     /// The steps, each after those it needs.
@@ -97,4 +113,12 @@ impl Plan {
         .into_iter()
         .collect()
     }
+}
+
+fn awaited<'n>(
+    step: &dyn Step,
+    names: &'n HashSet<&'static str>,
+) -> impl Iterator<Item = &'static str> + 'n {
+    let after = step.after().iter().copied();
+    after.filter(|name| names.contains(name))
 }

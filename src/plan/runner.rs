@@ -118,7 +118,10 @@ impl Run<'_> {
                 .enumerate()
                 .filter(|(_, step)| {
                     !self.started.contains(step.name())
-                        && step.after().iter().all(|after| self.done.contains(after))
+                        && self
+                            .plan
+                            .after(step.as_ref())
+                            .all(|after| self.done.contains(after))
                 })
                 .map(|(index, step)| (index, Arc::clone(step)))
                 .collect();

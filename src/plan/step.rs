@@ -6,8 +6,10 @@ use tokio_util::sync::CancellationToken;
 use super::event::{Event, Events, Outcome};
 use crate::aws::AwsError;
 use crate::brain::BrainError;
+use crate::diagnosis::Diagnosis;
 use crate::secret::InvalidSecret;
 use crate::tailnet::TailnetError;
+use crate::tailnet::lock::LockError;
 
 /// One thing that is ensured.
 #[async_trait]
@@ -125,6 +127,9 @@ pub enum StepError {
     /// Tailscale's API refused or did not answer.
     #[error(transparent)]
     Tailnet(#[from] TailnetError),
+    /// The key or the node could not be signed for Tailnet Lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A secret that cannot be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
@@ -136,12 +141,22 @@ pub enum StepError {
         /// What to do.
         hint: String,
     },
+    /// EC2 refused to launch the host, and it is known what that means.
+    #[error("the host could not be launched: {}", .diagnosis.what)]
+    LaunchRefused {
+        /// What it means.
+        diagnosis: Box<Diagnosis>,
+        /// EC2's own words.
+        #[source]
+        error: AwsError,
+    },
     /// The host's boot ended without success.
     #[error("{0}")]
-    HostFailed(Box<HostFailure>),
+    HostFailed(Box<Diagnosis>),
     /// The host is up but nothing arrived.
     #[error(
-        "no heartbeat of {customer} reached the brain within {waited_s} s; {instance_id} is {state}, {bootstrap}"
+        "no heartbeat of {customer} reached the brain within {waited_s} s; {instance_id} is {state}, {bootstrap}: {}",
+        .diagnosis.what
     )]
     NoHeartbeat {
         /// The customer.
@@ -154,6 +169,8 @@ pub enum StepError {
         bootstrap: String,
         /// How long it was waited for, in seconds.
         waited_s: u64,
+        /// Why, as far as it can be told.
+        diagnosis: Box<Diagnosis>,
     },
     /// The host beats, but nothing on it reported the call of a tool.
     #[error(
@@ -179,12 +196,24 @@ pub enum StepError {
         /// The name EC2 gave the host.
         expected: String,
     },
+    /// The host runs, and its device in the tailnet cannot reach the brain.
+    #[error("the host {instance_id} of {customer} cannot reach the brain: {what}")]
+    Device {
+        /// The customer.
+        customer: String,
+        /// The host.
+        instance_id: String,
+        /// What is wrong with the device.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// A new key is stored, and hosts have not beaten with it.
     #[error(
         "no heartbeat with the new brain key of {customer} reached the brain within {waited_s} s ({})",
         .hosts.join("; ")
     )]
-    NotFollowed {
+    KeyNotFollowed {
         /// The customer.
         customer: String,
         /// The hosts, each with its last heartbeat.
@@ -194,32 +223,21 @@ pub enum StepError {
         /// Whether the old key works no more.
         old_key_revoked: bool,
     },
+    /// The brain has moved, and not every host reports to where it is now.
+    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::terminal::text::counted(*.hosts, "host"))]
+    UrlNotFollowed {
+        /// Where the brain is now.
+        url: String,
+        /// How many hosts report to it.
+        following: usize,
+        /// How many run.
+        hosts: usize,
+        /// How long they were waited for, in seconds.
+        waited_s: u64,
+        /// The others, one line each.
+        missing: Vec<String>,
+    },
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// A host that will not report, and what its console says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostFailure {
-    /// The customer.
-    pub customer: String,
-    /// The host.
-    pub instance_id: String,
-    /// Where and why, in one sentence.
-    pub what: String,
-    /// The lines of the console that show it, secrets masked.
-    pub evidence: Vec<String>,
-    /// What to do.
-    pub hint: String,
-}
-
-impl std::fmt::Display for HostFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the host {} of {} failed to boot: {}",
-            self.instance_id, self.customer, self.what
-        )
-    }
 }

@@ -198,3 +198,24 @@ async fn an_interrupt_ends_waits_and_starts_nothing_new() {
     ));
     assert_eq!(*log.lock().unwrap(), ["waiting"]);
 }
+
+#[tokio::test]
+async fn a_part_of_a_plan_waits_for_its_own_steps_only() {
+    let log = Log::default();
+    let steps = || -> Vec<Arc<dyn Step>> {
+        vec![
+            Arc::new(Noted::new("second", &["absent", "first"], &log)),
+            Arc::new(Noted::new("first", &[], &log)),
+        ]
+    };
+    assert!(Plan::new(steps()).is_err());
+    let part = Plan::part(steps()).unwrap();
+    let last = part.steps().last().unwrap();
+    assert_eq!(part.after(last.as_ref()).collect::<Vec<_>>(), ["first"]);
+    let (events, _receiver) = Events::channel();
+    let report = part
+        .run(&observed(&part).await, &events, &CancellationToken::new())
+        .await;
+    assert!(report.failure.is_none());
+    assert_eq!(*log.lock().unwrap(), ["first", "second"]);
+}

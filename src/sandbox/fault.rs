@@ -24,7 +24,7 @@ pub enum Fault {
     AptFailed,
     /// The host's service manager fails.
     SystemdFailed,
-    /// The brain refuses connections from hosts, also after they joined the tailnet.
+    /// Nothing answers where a host expects the brain, also after it joined the tailnet.
     BrainUnreachable,
     /// The brain answers 401 to every event.
     BrainKeyRefused,
@@ -36,7 +36,7 @@ pub enum Fault {
     InstanceTerminated,
     /// EC2 accepts a new instance profile only after a long time.
     SlowIam,
-    /// Every other call of the operator is throttled, and every SSM call of a host.
+    /// Every other call of the operator is throttled, and the first SSM calls of hosts.
     Throttling,
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct Surroundings {
     pub brain_port: u16,
     pub faults: Vec<Fault>,
     pub heartbeat_every: Option<Duration>,
+    pub pauses_pass: bool,
 }
 
 /// The running machines. Dropping it ends them without waiting.
@@ -190,20 +191,22 @@ impl Surroundings {
             hosts.push((own.into(), view.private_dns.clone()));
             hosts.push((own.into(), view.hostname.clone()));
         }
+        let mut listeners = vec![
+            ("metadata", SocketAddr::from((METADATA, 80))),
+            ("ssm", SocketAddr::from((AWS, 443))),
+            ("tailscale", SocketAddr::from((TAILSCALE, 443))),
+        ];
+        // Where nothing listens, connections are refused.
+        if !self.faults.contains(&Fault::BrainUnreachable) {
+            let brain = SocketAddr::from((Ipv4Addr::LOCALHOST, self.brain_port));
+            listeners.push(("brain", brain));
+        }
         HostSpec {
             instance_id: view.instance_id.clone(),
             hostname: view.hostname.clone(),
             hosts,
             addresses,
-            listeners: vec![
-                ("metadata", SocketAddr::from((METADATA, 80))),
-                ("ssm", SocketAddr::from((AWS, 443))),
-                ("tailscale", SocketAddr::from((TAILSCALE, 443))),
-                (
-                    "brain",
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, self.brain_port)),
-                ),
-            ],
+            listeners,
             ca_certificate_pem: self.authority.certificate_pem(),
             conditions: HostConditions {
                 apt: self
@@ -212,6 +215,7 @@ impl Surroundings {
                     .then_some(AptFault::MirrorDown),
                 systemd_fails: self.faults.contains(&Fault::SystemdFailed),
                 heartbeat_every: self.heartbeat_every,
+                pauses_pass: self.pauses_pass,
                 ..HostConditions::default()
             },
         }
@@ -228,8 +232,7 @@ impl Surroundings {
         let reachable: Gate = {
             let tailnet = self.tailnet.clone();
             let instance = instance.to_owned();
-            let never = self.faults.contains(&Fault::BrainUnreachable);
-            Arc::new(move || !never && tailnet.has_joined(&instance))
+            Arc::new(move || tailnet.has_joined(&instance))
         };
         let metadata =
             metadata::handler(self.cloud.clone(), region.to_owned(), instance.to_owned());
@@ -265,6 +268,9 @@ impl Surroundings {
         ];
         services
             .into_iter()
+            .filter(|(name, ..)| {
+                *name != "brain" || !self.faults.contains(&Fault::BrainUnreachable)
+            })
             .map(|(name, options, handler)| {
                 let listener = host
                     .take_listener(name)

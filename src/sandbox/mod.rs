@@ -55,6 +55,8 @@ pub struct SandboxOptions {
     /// How often hosts beat, instead of every five minutes; they look for a new key at every beat then. systemd starts a
     /// service at most five times in ten seconds.
     pub heartbeat_every: Option<Duration>,
+    /// The pauses of user-data pass at once: a bootstrap that tries again for two minutes is done with it in seconds.
+    pub pauses_pass: bool,
 }
 
 /// A sandbox could not be started.
@@ -160,6 +162,7 @@ impl Sandbox {
             brain_port: brain_server.address().port(),
             faults,
             heartbeat_every: options.heartbeat_every,
+            pauses_pass: options.pauses_pass,
         };
         Ok(Self {
             machines: Machines::start(surroundings, commands),
@@ -183,6 +186,11 @@ impl Sandbox {
     /// Every call that the cloud answered so far, of the operator and of hosts.
     pub fn calls(&self) -> Vec<RecordedCall> {
         self.cloud.calls()
+    }
+
+    /// What each instance has written to its console so far, by its id.
+    pub fn consoles(&self) -> Vec<(String, Vec<u8>)> {
+        self.cloud.consoles()
     }
 
     /// Replaces the operator's permissions, at first everything, by an IAM policy document.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::aws::ec2::Instance;
+use crate::bootstrap_log::{last_lines, whole_lines};
 use crate::brain::{BrainError, ToolCall};
+use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::steps::Context;
 use crate::steps::first_heartbeat::FirstHeartbeat;
@@ -98,32 +100,16 @@ impl Step for BootstrapComplete {
         loop {
             let console = context.aws.console_output(host).await?;
             self.findings.keep_console(console.clone());
-            let log = heartbeat.judge_console(host, &console)?;
-            let hint = format!(
-                "the whole log: aws ec2 get-console-output --latest --output text --instance-id {host}"
-            );
+            let situation = heartbeat.situation(host, None, whole_lines(&console));
+            let log = heartbeat.judge(&situation)?.log;
             match log.complete.as_deref() {
-                Some(id) if id == context.customer.as_str() => {
-                    return Ok(Outcome::Arrived(format!("complete for {id}")));
-                }
-                Some(other) => {
-                    return Err(heartbeat.failed(
-                        host,
-                        format!("its bootstrap completed for another customer, {other}"),
-                        Vec::new(),
-                        hint,
-                    ));
-                }
+                Some(id) => return Ok(Outcome::Arrived(format!("complete for {id}"))),
                 None if began.elapsed() >= context.timeout => {
-                    return Err(heartbeat.failed(
-                        host,
-                        format!(
-                            "its heartbeat arrived, but its console never said that the bootstrap is complete: {}",
-                            log.describe()
-                        ),
-                        crate::bootstrap_log::last_lines(&console, 12),
-                        hint,
-                    ));
+                    let at = "the packages that come after the first heartbeat";
+                    let fact = format!("the bootstrap has not ended: it is at {at}");
+                    let mut diagnosis = diagnosis::of_fact("packages", fact, &situation);
+                    diagnosis.evidence.extend(last_lines(&console, 12));
+                    return Err(heartbeat.failed(diagnosis));
                 }
                 None => run.progress(log.describe()),
             }

@@ -6,6 +6,7 @@
 pub mod checks;
 pub mod removal;
 pub mod report;
+pub mod tailnet;
 pub mod timeline;
 
 use std::hash::{BuildHasher as _, Hasher as _};

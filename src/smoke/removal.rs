@@ -26,7 +26,7 @@ pub struct Removed {
     pub notes: Vec<String>,
     /// The first step that could not be undone, and why.
     pub failure: Option<(&'static str, StepError)>,
-    /// What AWS still has of the run.
+    /// What AWS and the tailnet still have of the run.
     pub left: Vec<Item>,
 }
 
@@ -106,11 +106,12 @@ fn note_on_key(
     ));
 }
 
-/// What AWS still lists of the run. It may list what is gone for some seconds more.
+/// What AWS and the tailnet still list of the run. AWS may list what is gone for some seconds more.
 async fn still_there(context: &Context, mark: &Mark, failed: bool) -> Result<Vec<Item>, StepError> {
     let began = Instant::now();
     loop {
-        let found = Inventory::read(&context.aws, &context.customer).await?;
+        let tailnet = context.tailnet.as_ref();
+        let found = Inventory::read_all(&context.aws, tailnet, &context.customer).await?;
         let left: Vec<Item> = found.made_by(mark).into_iter().cloned().collect();
         if left.is_empty() || failed || began.elapsed() > GONE_PATIENCE {
             return Ok(left);

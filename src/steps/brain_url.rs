@@ -33,7 +33,7 @@ impl BrainUrlParameter {
                 self.0.brain.url()
             ),
             hint: format!(
-                "leave --brain-url out to use the stored one; to move the whole fleet: aws ssm put-parameter --name {BRAIN_URL_PARAMETER} --type String --overwrite --value {}",
+                "leave --brain-url out to use the stored one; to move the whole fleet: m8trx brain-url set {}",
                 self.0.brain.url()
             ),
         }

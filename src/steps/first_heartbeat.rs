@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::Context;
+use super::{Context, tailnet_watch};
 use crate::aws::ec2::Instance;
-use crate::bootstrap_log::{BootstrapLog, last_lines};
+use crate::bootstrap_log::{BootstrapLog, whole_lines};
 use crate::brain::database::Database;
 use crate::brain::{BrainError, Heartbeat};
-use crate::plan::step::HostFailure;
+use crate::diagnosis::{Diagnosis, Heard, Situation, Verdict, judge};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// A heartbeat older than this says nothing about now: three beats of the timer, which beats every five minutes.
 pub(crate) const RECENT: SignedDuration = SignedDuration::from_mins(15);
-/// How many lines of the console are shown for a failure without lines of its own.
-const LAST_LINES: usize = 12;
+/// How soon the brain is asked a second time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// EC2 may take this long to show an instance it has just launched.
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,6 +49,12 @@ impl Pace {
         self.next = Instant::now() + self.pause;
         self.pause = (self.pause * 3 / 2).min(self.longest);
         true
+    }
+
+    /// Something is about to come: from now on as at the beginning.
+    fn begin_again(&mut self, first: Duration) {
+        self.next = Instant::now();
+        self.pause = first;
     }
 }
 
@@ -83,86 +89,77 @@ impl FirstHeartbeat {
             .map_or(recent, |launched| launched.max(recent))
     }
 
-    pub(crate) fn failed(
-        &self,
-        host: &str,
-        what: String,
-        evidence: Vec<String>,
-        hint: String,
-    ) -> StepError {
-        StepError::HostFailed(Box::new(HostFailure {
-            customer: self.0.customer.to_string(),
-            instance_id: host.to_owned(),
-            what,
-            evidence,
-            hint,
-        }))
+    /// [`Self::since`], and after the heartbeat that was there before, where another one is wanted.
+    fn wanted_since(&self, host: &Instance) -> Timestamp {
+        let since = Self::since(host);
+        let next = self.0.found.heartbeat_after.get().and_then(|last| {
+            // Brains keep microseconds at the finest (PostgreSQL).
+            last.checked_add(SignedDuration::from_micros(1)).ok()
+        });
+        next.map_or(since, |next| next.max(since))
     }
 
-    /// What the console says, as an error when it says that the bootstrap ended without success.
-    pub(crate) fn judge_console(
-        &self,
-        host: &str,
-        console: &[u8],
-    ) -> Result<BootstrapLog, StepError> {
-        let log = BootstrapLog::parse(console);
-        let Some(failure) = &log.failure else {
-            return Ok(log);
-        };
-        let mut what = format!("bootstrap step {} ({})", failure.step, failure.name);
-        match (&failure.reason, failure.exit) {
-            (Some(reason), _) => what.push_str(&format!(": {reason}")),
-            (None, Some(exit)) => what.push_str(&format!(" ended with exit code {exit}")),
-            (None, None) => {}
+    pub(crate) fn failed(&self, diagnosis: Diagnosis) -> StepError {
+        StepError::HostFailed(Box::new(self.masked(diagnosis)))
+    }
+
+    /// Without the secrets that this run knows, should the host have printed one.
+    fn masked(&self, diagnosis: Diagnosis) -> Diagnosis {
+        let key = self.0.found.brain_key.get().map(BrainKey::expose);
+        let auth_key = self.0.tailscale_auth_key.get().map(|key| key.expose());
+        let known: Vec<&str> = key.into_iter().chain(auth_key).collect();
+        diagnosis.masking(&known)
+    }
+
+    /// What is known of a host of this customer.
+    pub(crate) fn situation<'a>(
+        &'a self,
+        host: &'a str,
+        state: Option<(&'a str, Option<&'a str>)>,
+        console: &'a [u8],
+    ) -> Situation<'a> {
+        Situation {
+            customer: Some(self.0.customer.as_str()),
+            instance_id: Some(host),
+            region: Some(&self.0.aws.region),
+            state,
+            console,
+            ..Situation::default()
         }
-        let evidence = if failure.evidence.is_empty() {
-            last_lines(console, LAST_LINES)
-        } else {
-            failure.evidence.clone()
-        };
-        Err(self.failed(host, what, evidence, self.relaunch_hint(host)))
     }
 
-    fn relaunch_hint(&self, host: &str) -> String {
-        format!(
-            "the host is kept; its whole log: aws ec2 get-console-output --latest --output text --instance-id {host}. \
-             When the cause is mended, end it with `aws ec2 terminate-instances --instance-ids {host}` and run the same command again"
-        )
-    }
-
-    fn check_state(&self, host: &Instance) -> Result<(), StepError> {
-        if matches!(host.state.as_str(), "pending" | "running") {
-            return Ok(());
+    /// How far the host came, or its failure.
+    pub(crate) fn judge(&self, situation: &Situation<'_>) -> Result<Standing, StepError> {
+        match judge(situation) {
+            Verdict::Failed(diagnosis) => Err(self.failed(*diagnosis)),
+            Verdict::Reports(log) => Ok(Standing { log, trouble: None }),
+            Verdict::Booting { log, trouble } => Ok(Standing {
+                log,
+                trouble: trouble.map(|diagnosis| self.masked(*diagnosis)),
+            }),
         }
-        let why = host
-            .state_reason
-            .as_deref()
-            .unwrap_or("EC2 gives no reason");
-        Err(self.failed(
-            &host.id,
-            format!("the instance is {} ({why})", host.state),
-            Vec::new(),
-            "run the same command again to launch another; if it ends again, the reason above says why".to_owned(),
-        ))
     }
 
     async fn wait(&self, host: &Instance, run: &StepRun) -> Result<Heartbeat, StepError> {
         let context = &self.0;
-        let since = Self::since(host);
+        let since = self.wanted_since(host);
         let key = context.found.brain_key.get();
         let database = self.database().await?;
         let began = Instant::now();
-        let mut brain_pace = Pace::new(Duration::from_millis(200), Duration::from_secs(3));
-        let mut host_pace = Pace::new(Duration::from_millis(400), Duration::from_secs(5));
-        let mut log = BootstrapLog::default();
+        let mut brain_pace = Pace::new(FIRST_PAUSE, Duration::from_secs(3));
+        let mut host_pace = Pace::new(Duration::from_millis(400), context.pace.host);
+        let mut standing = Standing::default();
+        let mut console = Vec::new();
         let mut state = host.state.clone();
+        let mut accepted: Option<Instant> = None;
+        let mut silent: Option<Instant> = None;
         let mut told = format!("{} is {state}", host.id);
         run.progress(&told);
         loop {
             if brain_pace.is_due() {
                 match self.ask(database.as_ref(), key, since).await {
                     Ok(Some(heartbeat)) => return Ok(heartbeat),
-                    Ok(None) => {}
+                    Ok(None) => silent = Some(Instant::now()),
                     // The brain or the tailnet may be away for a moment; the answer to the last question counts.
                     Err(StepError::Brain(e @ BrainError::Unreachable { .. }))
                         if began.elapsed() < context.timeout =>
@@ -173,47 +170,83 @@ impl FirstHeartbeat {
                 }
             }
             if host_pace.is_due() {
-                match context.aws.instance(&host.id).await? {
-                    Some(now) => {
-                        // The console is read first: it says why an instance has ended.
-                        let console = context.aws.console_output(&host.id).await?;
-                        log = self.judge_console(&host.id, &console)?;
-                        self.check_state(&now)?;
-                        state = now.state;
-                    }
-                    None if began.elapsed() < VISIBLE_PATIENCE => {}
-                    None => {
-                        return Err(self.failed(
-                            &host.id,
-                            "EC2 does not know the instance any more".to_owned(),
-                            Vec::new(),
-                            "run the same command again to launch another".to_owned(),
-                        ));
-                    }
+                let now = context.aws.instance(&host.id).await?;
+                if now.is_some() || began.elapsed() >= VISIBLE_PATIENCE {
+                    console = context.aws.console_output(&host.id).await?;
+                    let known = now.as_ref().map_or(("unknown to EC2", None), |now| {
+                        (now.state.as_str(), now.state_reason.as_deref())
+                    });
+                    // A line that is still being written would be taken for another failure.
+                    let lines = whole_lines(&console);
+                    standing = self.judge(&self.situation(&host.id, Some(known), lines))?;
+                    state = known.0.to_owned();
                 }
-                let tell = match &log.step {
-                    Some(step) if log.complete.is_none() => {
-                        format!("{} is {state}, {step}", host.id)
-                    }
-                    _ if log.complete.is_some() => format!("{} has booted", host.id),
-                    _ => format!("{} is {state}", host.id),
-                };
+                let tell = format!("{} {}", host.id, standing.tell(&state));
                 if tell != told {
                     run.progress(&tell);
                     told = tell;
                 }
             }
-            if began.elapsed() >= context.timeout {
+            if standing.has_reported() && accepted.is_none() {
+                accepted = Some(Instant::now());
+                brain_pace.begin_again(FIRST_PAUSE);
+            }
+            // What the brain has accepted it shows at once; a long wait would only hide that it does not.
+            let lost = accepted
+                .zip(silent)
+                .is_some_and(|(since, asked)| asked >= since + context.pace.accepted);
+            if lost || began.elapsed() >= context.timeout {
+                let situation = Situation {
+                    heard: Heard::Never,
+                    over: true,
+                    ..self.situation(&host.id, None, &console)
+                };
+                let Verdict::Failed(diagnosis) = judge(&situation) else {
+                    unreachable!("a wait that is over without a heartbeat is a failure");
+                };
                 return Err(StepError::NoHeartbeat {
                     customer: context.customer.to_string(),
                     instance_id: host.id.clone(),
                     state,
-                    bootstrap: log.describe(),
-                    waited_s: context.timeout.as_secs(),
+                    bootstrap: standing.log.describe(),
+                    waited_s: began.elapsed().as_secs(),
+                    diagnosis: Box::new(self.masked(*diagnosis)),
                 });
             }
             run.pause(Duration::from_millis(100)).await?;
         }
+    }
+}
+
+/// How far a host came that has not failed.
+#[derive(Default)]
+pub(crate) struct Standing {
+    pub(crate) log: BootstrapLog,
+    trouble: Option<Diagnosis>,
+}
+
+impl Standing {
+    /// Whether the host says that the brain took its heartbeat.
+    fn has_reported(&self) -> bool {
+        self.log.first_heartbeat || self.log.complete.is_some()
+    }
+
+    /// In a few words, with what it is trying to overcome.
+    fn tell(&self, state: &str) -> String {
+        if self.log.complete.is_some() {
+            return "has booted".to_owned();
+        }
+        let mut text = format!("is {state}");
+        if let Some(step) = &self.log.step {
+            text.push_str(&format!(", {step}"));
+        }
+        if let Some(trouble) = &self.trouble {
+            text.push_str(&format!(
+                "; it is still trying: {} ({})",
+                trouble.what, trouble.cause
+            ));
+        }
+        text
     }
 }
 
@@ -240,8 +273,14 @@ impl Step for FirstHeartbeat {
             "the brain"
         };
         let missing = || {
+            let later = self
+                .0
+                .found
+                .heartbeat_after
+                .get()
+                .map_or(String::new(), |last| format!(" later than {last}"));
             Observation::missing(format!(
-                "wait up to {} for a heartbeat in {source}",
+                "wait up to {} for a heartbeat{later} in {source}",
                 crate::terminal::text::duration(self.0.timeout)
             ))
         };
@@ -253,7 +292,7 @@ impl Step for FirstHeartbeat {
         };
         let database = self.database().await?;
         match self
-            .ask(database.as_ref(), Some(&key), Self::since(host))
+            .ask(database.as_ref(), Some(&key), self.wanted_since(host))
             .await
         {
             Ok(Some(heartbeat)) => {
@@ -279,7 +318,8 @@ impl Step for FirstHeartbeat {
                 hint: "run the same command again".to_owned(),
             });
         };
-        let heartbeat = self.wait(host, run).await?;
+        let waiting = self.wait(host, run);
+        let heartbeat = tailnet_watch::alongside(&self.0, host, run, waiting).await?;
         let detail = format!("from {} at {}", heartbeat.hostname, heartbeat.ts);
         let _ = self.0.found.heartbeat.set(heartbeat);
         Ok(Outcome::Arrived(detail))

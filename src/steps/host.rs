@@ -13,6 +13,7 @@ use crate::aws::ec2_launch::{
     Launch, METADATA_HOP_LIMIT, MIN_ROOT_VOLUME_GIB, is_profile_not_ready,
 };
 use crate::customer::{CUSTOMER_TAG_KEY, hex};
+use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 
 /// How long EC2 is given to learn of a new instance profile. It mostly takes ten seconds.
@@ -199,7 +200,15 @@ impl Host {
                     run.pause(pause).await?;
                     pause = (pause * 2).min(Duration::from_secs(10));
                 }
-                _ => return Err(error.into()),
+                _ => {
+                    return Err(match diagnosis::of_launch(&error, &context.customer) {
+                        Some(diagnosis) => StepError::LaunchRefused {
+                            diagnosis: Box::new(diagnosis),
+                            error,
+                        },
+                        None => error.into(),
+                    });
+                }
             }
         }
     }

@@ -4,23 +4,27 @@ pub mod brain_key;
 pub mod brain_url;
 pub mod first_heartbeat;
 pub mod host;
+pub mod hosts_follow;
 pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
 pub mod security_group;
+pub mod stored_parameter;
 pub mod tailnet_membership;
+pub mod tailnet_watch;
 pub mod tailscale_auth_key;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
 use crate::brain::{Brain, BrainUrl, Heartbeat};
-use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT};
+use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
@@ -52,6 +56,8 @@ pub struct Context {
     pub timeout: Duration,
     /// What the brain is told a new key is for.
     pub key_label: String,
+    /// How closely a host is watched.
+    pub pace: Pace,
     /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
     /// what is the customer's.
     pub mark: Option<Mark>,
@@ -116,6 +122,8 @@ pub struct Found {
     pub brain_key: OnceLock<BrainKey>,
     /// The host, once it exists.
     pub host: OnceLock<Instance>,
+    /// Only a heartbeat after this counts, where the next one is wanted.
+    pub heartbeat_after: OnceLock<Timestamp>,
     /// The heartbeat that was found or came.
     pub heartbeat: OnceLock<Heartbeat>,
 }
@@ -144,6 +152,7 @@ impl Context {
             subnet: None,
             ami: None,
             timeout: DEFAULT_TIMEOUT,
+            pace: Pace::default(),
             mark: None,
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),

@@ -1,9 +1,12 @@
 //! What in the tailnet belongs to a customer: keys that were minted for it, and devices.
 
 use super::Context;
+use crate::aws::ec2::Instance;
 use crate::plan::StepError;
 use crate::tailnet::devices::Device;
 use crate::tailnet::keys::{AuthKey, description, run_of};
+use crate::tailnet::lock::{self, LockState};
+use crate::tailnet::standing::HostNames;
 use crate::tailnet::{Tailnet, TailnetError};
 
 /// The good keys that this program minted for the customer; of a run that marks what it makes, that run's only.
@@ -39,22 +42,30 @@ pub async fn devices_to_remove(
     {
         // Hosts that have ended are still listed for about an hour, as long as an ephemeral device may outlive them.
         let hosts = context.aws.customer_instances(customer).await?;
-        let names: Vec<&str> = hosts
-            .iter()
-            .filter(|host| mark.is_in(&host.tags))
-            .filter_map(|host| host.private_dns_name.as_deref())
-            .collect();
         devices.retain(|device| {
-            names
+            hosts
                 .iter()
-                .any(|name| same_machine(&device.hostname, name))
+                .any(|host| mark.is_in(&host.tags) && HostNames::from(host).are_of(device))
         });
     }
     Ok(devices)
 }
 
-/// Whether a device and a host are one machine, by the first label of their names.
-pub fn same_machine(hostname: &str, dns_name: &str) -> bool {
-    let label = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
-    !label(hostname).is_empty() && label(hostname) == label(dns_name)
+/// How Tailnet Lock stands. A client that may not list devices leaves it unknown: keys can be minted without that.
+pub async fn lock_state(tailnet: &Tailnet) -> Result<LockState, TailnetError> {
+    match tailnet.devices().await {
+        Ok(devices) => Ok(lock::state(&devices).await),
+        Err(TailnetError::Forbidden { .. }) => Ok(LockState::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+impl<'a> From<&'a Instance> for HostNames<'a> {
+    fn from(host: &'a Instance) -> Self {
+        Self {
+            instance_id: &host.id,
+            dns_name: host.private_dns_name.as_deref(),
+            launched: host.launched,
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::tailnet::TailnetError;
 use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
+use crate::tailnet::lock::{self, LockState};
 
 /// Tailscale lets an auth key live for 90 days at most.
 pub(crate) const MAX_KEY_AGE_DAYS: i64 = 90;
@@ -58,30 +59,50 @@ impl TailscaleAuthKeyParameter {
         }
     }
 
-    /// The key that was given, or a minted one.
+    /// The key that was given, or a minted one; wrapped where Tailnet Lock is on.
     pub(crate) async fn next_key(&self, run: &StepRun) -> Result<NextKey, StepError> {
         let customer = &self.0.customer;
-        if let Some(key) = self.0.tailscale_auth_key.get() {
+        let given = self.0.tailscale_auth_key.get();
+        let Some(tailnet) = &self.0.tailnet else {
+            let key = given.ok_or_else(|| StepError::Precondition {
+                problem: format!("{customer} needs a Tailscale auth key, and none was given"),
+                hint: how_to_make_a_key(customer),
+            })?;
             return Ok(NextKey {
                 key: key.clone(),
                 minted: false,
             });
-        }
-        let Some(tailnet) = &self.0.tailnet else {
-            return Err(StepError::Precondition {
-                problem: format!("{customer} needs a Tailscale auth key, and none was given"),
-                hint: how_to_make_a_key(customer),
-            });
         };
-        run.progress("minting by Tailscale's API");
-        let new = NewKey::for_customer(customer, &self.0.key_mark());
-        let minted = tailnet.mint_key(&new).await?;
+        // Known before anything is made: an unsigned key would let hosts in that reach nothing.
+        let lock = membership::lock_state(tailnet).await?;
+        if lock == LockState::OnElsewhere && given.is_none_or(|key| !lock::is_wrapped(key)) {
+            return Err(StepError::Precondition {
+                problem: "Tailnet Lock is on, and this machine cannot sign keys for it".to_owned(),
+                hint: "run the same command on a signing node of the tailnet, where `tailscale lock sign` works, or pass a key that was signed there with --tailscale-key-file".to_owned(),
+            });
+        }
+        let mut next = match given {
+            Some(key) => NextKey {
+                key: key.clone(),
+                minted: false,
+            },
+            None => {
+                run.progress("minting by Tailscale's API");
+                let new = NewKey::for_customer(customer, &self.0.key_mark());
+                let key = tailnet.mint_key(&new).await?.key;
+                NextKey { key, minted: true }
+            }
+        };
+        if lock == LockState::On && !lock::is_wrapped(&next.key) {
+            run.progress("signing the key for Tailnet Lock");
+            next.key = match lock::wrap(&next.key).await {
+                Ok(wrapped) => wrapped,
+                Err(error) => return Err(self.not_stored(&next, error.into()).await),
+            };
+        }
         // Remembered also so that it is known what to mask.
-        let _ = self.0.tailscale_auth_key.set(minted.key.clone());
-        Ok(NextKey {
-            key: minted.key,
-            minted: true,
-        })
+        let _ = self.0.tailscale_auth_key.set(next.key.clone());
+        Ok(next)
     }
 
     /// A minted key that is stored nowhere must not stay good.

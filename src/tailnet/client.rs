@@ -2,6 +2,7 @@
 //!
 //! Sources: the published description of the API (`https://api.tailscale.com/api/v2`) and Tailscale's own Go client.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::error::{Refusal, TailnetError, clean};
+use super::keys::AuthKey;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Where the API is unless told otherwise.
@@ -52,12 +54,14 @@ pub struct TailnetSettings {
 
 /// A client of Tailscale's API for one tailnet; clones share one token.
 #[derive(Clone)]
-pub struct Tailnet(Arc<Inner>);
+pub struct Tailnet(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     http: reqwest::Client,
     settings: TailnetSettings,
     token: Mutex<Option<Token>>,
+    /// What was looked up of keys: a list that gives ids only is not looked through again and again.
+    pub(super) known_keys: std::sync::Mutex<HashMap<String, AuthKey>>,
 }
 
 struct Token {
@@ -160,6 +164,7 @@ impl Tailnet {
                 .expect("the TLS provider is installed and the settings are constant"),
             settings,
             token: Mutex::new(None),
+            known_keys: std::sync::Mutex::default(),
         }))
     }
 

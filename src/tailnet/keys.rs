@@ -1,6 +1,8 @@
 //! Auth keys: minted, looked up, judged, revoked.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -338,10 +340,21 @@ impl Tailnet {
             .call(Call::new(OPERATION, READ, Method::GET, &path))
             .await
         {
-            Ok(answer) => decode(OPERATION, &answer.body).map(Some),
+            Ok(answer) => {
+                let key: AuthKey = decode(OPERATION, &answer.body)?;
+                self.known_keys().insert(key.id.clone(), key.clone());
+                Ok(Some(key))
+            }
             Err(TailnetError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn known_keys(&self) -> MutexGuard<'_, HashMap<String, AuthKey>> {
+        self.0
+            .known_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every auth key that is still good.
@@ -357,9 +370,13 @@ impl Tailnet {
         let known: Vec<Option<AuthKey>> = stream::iter(listed.keys)
             .map(|key| async move {
                 if key.capabilities.is_some() || key.key_type.is_some() {
-                    Ok(Some(key))
-                } else {
-                    self.auth_key(&key.id).await
+                    return Ok(Some(key));
+                }
+                // The list is of good keys, and nothing else about a key ever changes.
+                let known = self.known_keys().get(&key.id).cloned();
+                match known {
+                    Some(known) => Ok(Some(known)),
+                    None => self.auth_key(&key.id).await,
                 }
             })
             .buffered(LOOK_UPS)

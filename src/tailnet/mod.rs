@@ -4,7 +4,13 @@ pub mod client;
 pub mod devices;
 pub mod error;
 pub mod keys;
+pub mod lock;
+pub mod policy;
 pub mod policy_file;
+pub mod standing;
 
 pub use client::{Tailnet, TailnetSettings};
 pub use error::TailnetError;
+
+#[cfg(test)]
+mod tests;

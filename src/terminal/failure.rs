@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use serde::Serialize;
 
 use super::{OutputFormat, Terminal};
+use crate::diagnosis::{self, Diagnosis, Remedy};
 
 /// What kind of failure it is; each kind has a published exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +68,10 @@ pub struct Failure {
     pub evidence: Vec<String>,
     /// What to do.
     pub hint: Option<String>,
-    /// A result on stdout tells of it already: there is no second document.
-    pub told: bool,
+    /// Why a host does not report, and what to do about it.
+    pub diagnosis: Option<Box<Diagnosis>>,
+    /// The result is on stdout already, and says that it is a failure.
+    pub has_result: bool,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,25 @@ struct Document<'f> {
     error: &'f str,
     causes: &'f [String],
     evidence: &'f [String],
+    hint: Option<&'f str>,
+    exit_code: u8,
+}
+
+/// A failure with a diagnosis.
+#[derive(Serialize)]
+struct DiagnosisDocument<'f> {
+    schema: &'static str,
+    verdict: &'static str,
+    customer: Option<&'f str>,
+    instance_id: Option<&'f str>,
+    region: Option<&'f str>,
+    step: &'f str,
+    cause: &'static str,
+    what: &'f str,
+    evidence: &'f [String],
+    remedy: &'f [Remedy],
+    error: &'f str,
+    causes: &'f [String],
     hint: Option<&'f str>,
     exit_code: u8,
 }
@@ -98,7 +120,8 @@ impl Failure {
             causes,
             evidence: Vec::new(),
             hint: None,
-            told: false,
+            diagnosis: None,
+            has_result: false,
         }
     }
 
@@ -109,8 +132,28 @@ impl Failure {
             causes: vec![what.into()],
             evidence: Vec::new(),
             hint: None,
-            told: false,
+            diagnosis: None,
+            has_result: false,
         }
+    }
+
+    /// Says why the host does not report.
+    pub fn diagnosed(mut self, diagnosis: Diagnosis) -> Self {
+        self.diagnosis = Some(Box::new(diagnosis));
+        self
+    }
+
+    /// Adds to what the diagnosis says is to be done, where there is one.
+    pub fn advise(&mut self, advice: Vec<Remedy>) {
+        if let Some(diagnosis) = &mut self.diagnosis {
+            diagnosis.remedy.extend(advice);
+        }
+    }
+
+    /// The result is on stdout already: no document of the failure may follow it there.
+    pub fn with_result(mut self) -> Self {
+        self.has_result = true;
+        self
     }
 
     /// Says what to do.
@@ -122,12 +165,6 @@ impl Failure {
     /// Says what to do, where something is known.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
-        self
-    }
-
-    /// A result on stdout tells of it.
-    pub fn told(mut self) -> Self {
-        self.told = true;
         self
     }
 
@@ -149,8 +186,14 @@ impl Failure {
         for cause in rest {
             terminal.say(format!("  because: {cause}"));
         }
-        for line in &self.evidence {
+        let diagnosis = self.diagnosis.as_deref();
+        for line in diagnosis.map_or(&self.evidence, |diagnosis| &diagnosis.evidence) {
             terminal.say(format!("  | {line}"));
+        }
+        if let Some(diagnosis) = diagnosis {
+            let heading = terminal.paint("cause:", |style| style.red().bold());
+            terminal.say(format!("{heading} {}", diagnosis.cause));
+            say_remedy(&diagnosis.remedy, terminal);
         }
         if let Some(hint) = &self.hint {
             terminal.say(format!(
@@ -159,19 +202,63 @@ impl Failure {
             ));
         }
         // What needs a person, and what was done in part, stand in the command's own document.
-        let told = self.told || self.kind == Kind::NeedsPerson;
-        if terminal.output == OutputFormat::Json && !told {
-            let document = Document {
-                schema: "m8trx.error/1",
-                error: first,
-                causes: rest,
-                evidence: &self.evidence,
-                hint: self.hint.as_deref(),
-                exit_code: self.kind.exit_code(),
+        let has_result = self.has_result || self.kind == Kind::NeedsPerson;
+        if terminal.output == OutputFormat::Json && !has_result {
+            let text = match diagnosis {
+                Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest),
+                None => self.document(first, rest),
             };
             // Nothing more can be done for a stdout that cannot be written to; the exit code tells.
-            let _ =
-                serde_json::to_string(&document).map(|text| terminal.write(&format!("{text}\n")));
+            let _ = text.map(|text| terminal.write(&format!("{text}\n")));
+        }
+    }
+
+    fn diagnosis_document(
+        &self,
+        diagnosis: &Diagnosis,
+        error: &str,
+        causes: &[String],
+    ) -> serde_json::Result<String> {
+        serde_json::to_string(&DiagnosisDocument {
+            schema: diagnosis::SCHEMA,
+            verdict: "failed",
+            customer: diagnosis.customer.as_deref(),
+            instance_id: diagnosis.instance_id.as_deref(),
+            region: diagnosis.region.as_deref(),
+            step: &diagnosis.step,
+            cause: diagnosis.cause,
+            what: &diagnosis.what,
+            evidence: &diagnosis.evidence,
+            remedy: &diagnosis.remedy,
+            error,
+            causes,
+            hint: self.hint.as_deref(),
+            exit_code: self.kind.exit_code(),
+        })
+    }
+
+    fn document(&self, error: &str, causes: &[String]) -> serde_json::Result<String> {
+        serde_json::to_string(&Document {
+            schema: "m8trx.error/1",
+            error,
+            causes,
+            evidence: &self.evidence,
+            hint: self.hint.as_deref(),
+            exit_code: self.kind.exit_code(),
+        })
+    }
+}
+
+/// What to do: sentences, and commands on lines of their own so that they can be pasted.
+pub fn say_remedy(remedy: &[Remedy], terminal: &Terminal) {
+    if remedy.is_empty() {
+        return;
+    }
+    terminal.say(terminal.paint("What to do:", |style| style.cyan().bold()));
+    for remedy in remedy {
+        match remedy {
+            Remedy::Do(text) => terminal.say(format!("  {text}")),
+            Remedy::Run(command) => terminal.say(format!("      {command}")),
         }
     }
 }

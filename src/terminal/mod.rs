@@ -33,6 +33,8 @@ pub struct Terminal {
     pub interactive: bool,
     /// Whether stderr takes colours and movement.
     pub style: Style,
+    /// Whether stderr gets nothing.
+    pub muted: bool,
 }
 
 /// Whether stderr takes colours and movement, and why.
@@ -63,11 +65,24 @@ impl Terminal {
             output,
             interactive: !yes && stderr_is_terminal && io::stdin().is_terminal(),
             style: style(stderr_is_terminal, set("NO_COLOR"), dumb, verbose),
+            muted: false,
+        }
+    }
+
+    /// The same for work in the background: it writes nothing to stderr, and asks nothing.
+    pub fn muted(&self) -> Self {
+        Self {
+            interactive: false,
+            muted: true,
+            ..self.clone()
         }
     }
 
     /// One line for people, on stderr.
     pub fn say(&self, line: impl AsRef<str>) {
+        if self.muted {
+            return;
+        }
         // A closed stderr is no reason to stop.
         let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
     }

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::plan::{Observation, Plan};
 
+/// Stands for a customer where a plan is about every customer at once.
+pub const FLEET: &str = "fleet";
+
 /// What a plan would change now.
 #[derive(Debug, Serialize)]
 pub struct PlanDocument {
@@ -25,7 +28,7 @@ pub struct PlanDocument {
 struct PlannedStep {
     name: &'static str,
     description: String,
-    after: &'static [&'static str],
+    after: Vec<&'static str>,
     #[serde(flatten)]
     observation: Observation,
 }
@@ -46,7 +49,7 @@ impl PlanDocument {
                 Some(PlannedStep {
                     name: step.name(),
                     description: step.describe(),
-                    after: step.after(),
+                    after: plan.after(step.as_ref()).collect(),
                     observation: observed.get(step.name())?.clone(),
                 })
             })
@@ -98,10 +101,14 @@ impl fmt::Display for PlanDocument {
                 step.observation.lines().join("\n"),
             ]);
         }
+        let customer = match self.customer.as_str() {
+            FLEET => "the fleet",
+            customer => customer,
+        };
         writeln!(
             f,
-            "Plan for {} in account {}, {}  (= is so, + to make, ~ to mend)",
-            self.customer, self.account, self.region
+            "Plan for {customer} in account {}, {}  (= is so, + to make, ~ to mend)",
+            self.account, self.region
         )?;
         for line in table.lines() {
             writeln!(f, "{}", line.trim_end())?;

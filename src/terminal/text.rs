@@ -75,6 +75,24 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// `1 host`, `2 hosts`.
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// How long ago something happened, for people: `just now`, `12 min ago`, `3 days ago`.
+pub fn ago(at: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match seconds {
+        ..5 => "just now".to_owned(),
+        5..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +146,22 @@ mod tests {
             (5_400_000, "1 h 30 min"),
         ] {
             assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn ages_read_naturally() {
+        let now = jiff::Timestamp::from_second(1_000_000).unwrap();
+        for (seconds, text) in [
+            (-5, "just now"),
+            (4, "just now"),
+            (59, "59 s ago"),
+            (3599, "59 min ago"),
+            (7300, "2 h ago"),
+            (172_800, "2 days ago"),
+        ] {
+            let at = jiff::Timestamp::from_second(1_000_000 - seconds).unwrap();
+            assert_eq!(ago(at, now), text);
         }
     }
 }

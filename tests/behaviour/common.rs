@@ -310,6 +310,35 @@ pub fn get(url: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Sends a heartbeat of a customer to the brain, as one of its hosts would.
+pub fn beat(surroundings: &Surroundings, brain: &str, customer: &str, hostname: &str) {
+    let parameter = format!("{customer}/brain-key");
+    let shown = surroundings.m8trx(&[
+        "params", "show", &parameter, "--reveal", "--yes", "--output", "json",
+    ]);
+    let key = shown.assert_code(0).json()["value"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let event = serde_json::json!({
+        "event_type": "heartbeat",
+        "ts": jiff::Timestamp::now().to_string(),
+        "payload": { "hostname": hostname },
+    });
+    let header = surroundings.file("header", &format!("Authorization: Bearer {key}"));
+    let sent = ended(Command::new("curl").args([
+        "-qfsS",
+        "--noproxy",
+        "*",
+        "-H",
+        &format!("@{}", header.display()),
+        "-d",
+        &event.to_string(),
+        &format!("{brain}/v1/events"),
+    ]));
+    sent.assert_code(0);
+}
+
 /// Every regular file below a directory.
 pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,13 +1,22 @@
 //! Behaviour of the `m8trx` command as a user meets it: one file a behaviour.
 
 mod bad_input;
+mod brain_url;
+mod cloud;
 mod command_line;
 mod common;
+mod diagnose;
+mod drill;
 mod events;
 mod fleet;
+mod iam;
 mod interrupted;
+mod launch_and_wait;
+mod mint_key;
 mod offboard;
 mod onboard;
+mod operator_policy;
+mod params;
 mod patterns;
 mod rotate_brain_key;
 mod rotate_tailscale_key;
@@ -15,4 +24,10 @@ mod sandbox_up;
 mod secrets;
 mod smoke;
 mod status;
+mod step_help;
+mod tailnet;
+mod tailnet_devices;
+mod tailnet_keys;
+mod tailnet_lock;
+mod tailnet_policy;
 mod terminal;

@@ -16,7 +16,7 @@ use crate::fleet::Fleet;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary on a pseudo-terminal.
-struct Session {
+pub struct Session {
     child: Child,
     screen: File,
     seen: String,
@@ -25,7 +25,7 @@ struct Session {
 }
 
 impl Session {
-    fn start(surroundings: Surroundings, arguments: &[&str]) -> Self {
+    pub fn start(surroundings: Surroundings, arguments: &[&str]) -> Self {
         let size = nix::pty::Winsize {
             ws_row: 50,
             ws_col: 120,
@@ -72,7 +72,7 @@ impl Session {
     }
 
     /// Reads until the words are on the screen.
-    fn expect(&mut self, words: &str) {
+    pub fn expect(&mut self, words: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.seen.contains(words) {
             self.read_more(deadline, words);
@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Waits until a question listens to keys, then types: what is typed before is thrown away.
-    fn type_in(&mut self, text: &str) {
+    pub fn type_in(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while tcgetattr(&self.screen)
             .unwrap()
@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Reads the rest, to the exit code and everything that was shown.
-    fn end(mut self) -> (i32, String) {
+    pub fn end(mut self) -> (i32, String) {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = self.screen.read(&mut buffer) {
             self.seen

@@ -96,7 +96,8 @@ impl Run {
                 Err(e) => terminal.warn(format!("the console was not read once more: {e}")),
             }
         }
-        match Inventory::read(&context.aws, &context.customer).await {
+        let (aws, tailnet) = (&context.aws, context.tailnet.as_ref());
+        match Inventory::read_all(aws, tailnet, &context.customer).await {
             Ok(found) => {
                 let owned = |items: Vec<&Item>| items.into_iter().cloned().collect();
                 self.items = owned(found.made_by(&self.mark));
@@ -134,12 +135,16 @@ impl Run {
         Some((None, removal_failure(&customer, removed)?))
     }
 
-    /// What to do, as it stands after the removal: a hint that speaks of a host that is kept holds with `--keep` only.
-    fn after_removal(&self, failure: Failure, removed_all: bool) -> Failure {
+    /// What to do, as it stands after the removal: there is a host to be reached with `--keep` only.
+    fn after_removal(&self, mut failure: Failure, removed_all: bool) -> Failure {
         let customer = &self.context.customer;
         let cleanup = cleanup_command(customer);
         let before = failure.hint.clone();
-        let before = before.filter(|hint| self.keep || !hint.starts_with("the host is kept"));
+        if self.keep
+            && let Some(diagnosis) = failure.diagnosis.clone()
+        {
+            failure.advise(diagnosis.how_to_reach_it());
+        }
         let after = if self.keep {
             format!("everything is kept; remove it with: {cleanup}")
         } else if !removed_all {
@@ -321,10 +326,7 @@ impl Run {
             ended: Timestamp::now(),
             finding: failed.map(|(step, failure)| Finding {
                 step: step.map(str::to_owned),
-                cause: None,
-                what: failure.causes.join(": "),
-                evidence: failure.evidence.clone(),
-                remedy: failure.hint.clone().into_iter().collect(),
+                ..finding(failure)
             }),
             made: made.spans().to_vec(),
             host,
@@ -345,6 +347,33 @@ impl Run {
     }
 }
 
+/// A failure as the report shows it.
+fn finding(failure: &Failure) -> Finding {
+    let hint = failure.hint.clone();
+    let what = failure.causes.join(": ");
+    match failure.diagnosis.as_deref() {
+        None => Finding {
+            step: None,
+            cause: None,
+            what,
+            evidence: failure.evidence.clone(),
+            remedy: hint.into_iter().collect(),
+        },
+        Some(diagnosis) => Finding {
+            step: None,
+            cause: Some(diagnosis.cause.to_owned()),
+            what,
+            evidence: diagnosis.evidence.clone(),
+            remedy: diagnosis
+                .remedy
+                .iter()
+                .map(|remedy| remedy.text().to_owned())
+                .chain(hint)
+                .collect(),
+        },
+    }
+}
+
 fn since(began: Timestamp) -> u64 {
     u64::try_from(Timestamp::now().duration_since(began).as_millis()).unwrap_or(0)
 }
@@ -362,5 +391,10 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         ),
     };
     failure.evidence.extend(left);
-    Some(failure.hint(format!("finish it with: {}", cleanup_command(customer))))
+    let finish = format!("finish it with: {}", cleanup_command(customer));
+    let hint = match failure.hint.take() {
+        Some(first) => format!("{first}; then {finish}"),
+        None => finish,
+    };
+    Some(failure.hint(hint))
 }

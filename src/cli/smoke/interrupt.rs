@@ -68,9 +68,10 @@ impl Left {
                 Thing::SecurityGroup => "security-group",
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
+                Thing::Device | Thing::AuthKey => "tailscale-auth-key",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
                 // Nothing that a smoke run's tags are on.
-                Thing::BrainKey | Thing::TailscaleAuthKey | Thing::TailnetDevice => continue,
+                Thing::BrainKey => continue,
                 Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
             };
             left.insert(step.to_owned(), item.id.clone());

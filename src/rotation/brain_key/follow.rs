@@ -143,7 +143,7 @@ impl HostsFollow {
                 }
             }
         };
-        StepError::NotFollowed {
+        StepError::KeyNotFollowed {
             customer: self.0.context.customer.to_string(),
             hosts: waiting.iter().map(last).collect(),
             waited_s: self.0.context.timeout.as_secs(),

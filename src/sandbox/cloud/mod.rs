@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub operator_policies: Vec<Document>,
     pub regions: BTreeMap<String, Region>,
     pub encoded_messages: HashMap<String, String>,
-    /// Calls of the operator so far by service and action, for [`Fault::Throttling`].
+    /// Calls so far by service, and by whose they are and action, for [`Fault::Throttling`].
     pub counts: HashMap<(&'static str, String), u64>,
 }
 

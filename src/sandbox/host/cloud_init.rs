@@ -13,11 +13,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, fork};
 
 use super::imds::Imds;
+use super::standins::Marker;
 use super::{init, namespace};
 
 /// cloud-init keeps asking for two minutes; so does this.
 const PATIENCE: Duration = Duration::from_secs(120);
 const SCRIPT: &str = "/var/lib/cloud/instance/scripts/part-001";
+/// Bash reads the file that `BASH_ENV` names before a script.
+const PAUSES_PASS: &str = "/run/m8trx-sandbox-pauses-pass.sh";
+const PAUSES_PASS_SH: &str = include_str!("pauses-pass.sh");
 const LOG: &str = "/var/log/cloud-init-output.log";
 const VERSION: &str = "24.4-0ubuntu1~22.04.1";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin";
@@ -217,8 +221,13 @@ fn unzip(data: &[u8]) -> io::Result<Vec<u8>> {
 /// Runs the script and passes its output on. What it leaves running may go on writing after it has ended.
 fn execute(out: &mut Out, instance_id: &str) -> io::Result<(ExitStatus, Option<PipeReader>)> {
     let (mut pipe, write) = io::pipe()?;
-    let spawned = Command::new(SCRIPT)
-        .env_clear()
+    let mut command = Command::new(SCRIPT);
+    command.env_clear();
+    if Marker::read()?.conditions.pauses_pass {
+        fs::write(PAUSES_PASS, PAUSES_PASS_SH)?;
+        command.env("BASH_ENV", PAUSES_PASS);
+    }
+    let spawned = command
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
         .env("INSTANCE_ID", instance_id)

@@ -79,6 +79,8 @@ pub struct HostConditions {
     pub apt: Option<AptFault>,
     /// systemd does not answer a `daemon-reload` any more.
     pub systemd_fails: bool,
+    /// The pauses of user-data pass at once.
+    pub pauses_pass: bool,
     /// The image has no working cloud-init: the host boots, but user-data never runs.
     pub user_data_never_runs: bool,
     /// How often the heartbeat's timer beats, by drop-ins that look for a new key at every beat; no fault, but a hurry.

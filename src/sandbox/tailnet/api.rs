@@ -451,3 +451,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

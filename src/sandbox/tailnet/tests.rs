@@ -21,7 +21,7 @@ async fn post(tailnet: &Tailnet, path: &str, instance: &str, body: Value) -> Res
     }
 }
 
-async fn register(
+pub(super) async fn register(
     tailnet: &Tailnet,
     instance: &str,
     key: &str,

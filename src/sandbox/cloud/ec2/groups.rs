@@ -96,6 +96,10 @@ pub(super) fn create(call: &mut Call, params: &Params) -> Result<Xml, ApiError> 
     about.set_tags("aws:RequestTag", &new_tags);
     let resource = call.arn("security-group/*");
     call.authorize("ec2:CreateSecurityGroup", &resource, &about)?;
+    if !new_tags.is_empty() {
+        about.set("ec2:CreateAction", "CreateSecurityGroup");
+        call.authorize("ec2:CreateTags", &resource, &about)?;
+    }
     let store = &mut call.region().ec2;
     if let Some(vpc) = params.get("VpcId") {
         store.require_vpc(vpc)?;

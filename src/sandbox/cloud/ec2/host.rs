@@ -114,6 +114,18 @@ impl Cloud {
         self.change(region, id, |instance| instance.console = Some(console));
     }
 
+    /// The consoles of all instances, by their ids.
+    pub fn consoles(&self) -> Vec<(String, Vec<u8>)> {
+        let state = self.state();
+        let instances = state
+            .regions
+            .values()
+            .flat_map(|r| r.ec2.instances.values());
+        instances
+            .filter_map(|instance| Some((instance.id.clone(), instance.console.as_ref()?.bytes())))
+            .collect()
+    }
+
     /// A machine has booted.
     pub fn host_booted(&self, region: &str, id: &str) {
         self.change(region, id, |instance| {

@@ -45,6 +45,9 @@ pub(super) fn create(call: &mut Call, params: &Params) -> Result<Xml, ApiError> 
         &profile_arn(&path, &name),
         &about,
     )?;
+    if !tags.is_empty() {
+        call.authorize("iam:TagInstanceProfile", &profile_arn(&path, &name), &about)?;
+    }
     let mut names = call.state.iam.profiles.keys();
     if names.any(|held| held.eq_ignore_ascii_case(&name)) {
         return Err(already_exists(format!(

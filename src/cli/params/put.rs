@@ -1,0 +1,159 @@
+//! `m8trx params put`
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::cli::execution::{Order, Subject, check_may_go_on};
+use crate::cli::inputs::read_secret;
+use crate::cli::onboarding::stdout_failed;
+use crate::cli::target::Target;
+use crate::parameter::{ParameterId, Value};
+use crate::plan::Plan;
+use crate::secret::ExposeSecret as _;
+use crate::steps::stored_parameter::{Stored, StoredParameter};
+use crate::terminal::Terminal;
+use crate::terminal::failure::{Failure, Kind};
+
+/// Store a parameter's value, from a hidden question, a file or standard input; checked, tagged and read back.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// `brain-url`, `<customer id>/brain-key` or `<customer id>/tailscale-auth-key`.
+    parameter: ParameterId,
+    /// File with the value; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl PutArgs {
+    pub(super) fn check(&self, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
+        check_may_go_on(global, self.dry_run, terminal)?;
+        if self.file.is_none() && !terminal.interactive {
+            return Err(Failure::words(
+                Kind::Usage,
+                format!(
+                    "there is no terminal to ask for the {}",
+                    self.parameter.what()
+                ),
+            )
+            .hint("pass --file FILE, or --file - for standard input"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct WasPut {
+    schema: &'static str,
+    name: String,
+    outcome: &'static str,
+    version: i64,
+    version_before: Option<i64>,
+    value: String,
+    /// The brain's id of the key that was overwritten and is still valid.
+    replaced_key_id: Option<String>,
+}
+
+impl fmt::Display for WasPut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.name, self.outcome)?;
+        match self.version_before {
+            Some(before) if before != self.version => {
+                write!(f, "version {}, before {before}", self.version)?;
+            }
+            _ => write!(f, "version {}", self.version)?,
+        }
+        write!(f, ", {}", self.value)
+    }
+}
+
+pub(super) async fn run(
+    args: &PutArgs,
+    target: &Target,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let id = &args.parameter;
+    // A value that cannot be used ends the command before AWS is even asked.
+    let value = value(args, terminal).await?;
+    let masked = value.masked();
+    let aws = target.aws(terminal).await?;
+    let subject = match id.customer() {
+        Some(customer) => Subject::customer(customer, &aws),
+        None => {
+            terminal.warn("this URL is the whole fleet's; `m8trx brain-url set` also checks that a brain answers there");
+            Subject::fleet(&aws)
+        }
+    };
+    let step = Arc::new(StoredParameter::new(aws, id.clone(), value));
+    let plan = Plan::part(vec![step.clone()])?;
+    let order = Order {
+        command: "params-put",
+        subject,
+        dry_run: args.dry_run,
+        ask: Some(true),
+        terminal,
+    };
+    let Some(report) = order.carry_out(&plan).await? else {
+        return Ok(());
+    };
+    let stored = step.stored.get().cloned().unwrap_or(Stored {
+        before: None,
+        version: 0,
+        replaced_key: None,
+    });
+    if let Some(key) = &stored.replaced_key {
+        terminal.warn(format!(
+            "the key stored before, {key}, is still valid: revoke it at the brain once the host beats with the new one"
+        ));
+    }
+    let put = WasPut {
+        schema: "m8trx.params-put/1",
+        name: id.to_string(),
+        outcome: report
+            .steps
+            .first()
+            .map_or("unchanged", |step| step.outcome.word()),
+        version: stored.version,
+        version_before: stored.before,
+        value: masked,
+        replaced_key_id: stored.replaced_key,
+    };
+    terminal.result(&put).map_err(stdout_failed)
+}
+
+async fn value(args: &PutArgs, terminal: &Terminal) -> Result<Value, Failure> {
+    let id = &args.parameter;
+    if let Some(file) = &args.file {
+        let text = read_secret(file, id.what())?;
+        return id.value(text.expose_secret()).map_err(|why| {
+            Failure::words(Kind::Precondition, why).within(file.display().to_string())
+        });
+    }
+    let checked = id.clone();
+    let check = move |text: &str| checked.value(text).map(drop);
+    let question = capitalised(id.what());
+    let text = if matches!(id, ParameterId::BrainUrl) {
+        terminal.input(&question, None, check).await?
+    } else {
+        let question = format!("{question} (hidden)");
+        terminal
+            .secret(&question, false, check)
+            .await?
+            .unwrap_or_default()
+    };
+    id.value(&text)
+        .map_err(|why| Failure::words(Kind::Precondition, why))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}

@@ -1,0 +1,392 @@
+//! `m8trx tailnet devices`
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::super::Global;
+use super::super::inputs::brain_url;
+use super::super::onboarding::stdout_failed;
+use super::super::target::Target;
+use super::client;
+use crate::aws::Aws;
+use crate::aws::ec2::Instance;
+use crate::brain::database::Database;
+use crate::brain::{Brain, BrainError, Heartbeat};
+use crate::customer::CustomerId;
+use crate::secret::{BrainKey, ExposeSecret as _};
+use crate::tailnet::devices::Device;
+use crate::tailnet::standing::{device_of_host, same_machine, trouble};
+use crate::terminal::failure::{Failure, Kind};
+use crate::terminal::{Terminal, text};
+
+/// How many customers' heartbeats are asked for at the same time.
+const AT_ONCE: usize = 8;
+/// An older heartbeat is not looked for.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Show customers' devices beside their hosts and heartbeats.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Only this customer's.
+    customer: Option<CustomerId>,
+}
+
+/// Everything that was found, one row for each host or device.
+#[derive(Debug, Serialize)]
+struct Devices {
+    schema: &'static str,
+    devices: Vec<Row>,
+    #[serde(skip)]
+    width: Option<u16>,
+    #[serde(skip)]
+    now: Timestamp,
+}
+
+/// A customer's device, its host and the customer's heartbeat, as far as each is there.
+#[derive(Debug, Serialize)]
+struct Row {
+    customer: CustomerId,
+    device: Option<DeviceCell>,
+    host: Option<HostCell>,
+    heartbeat: Option<HeartbeatCell>,
+    problem: Option<String>,
+    fix: Option<String>,
+    /// The host's own name, by which it signs its heartbeats.
+    #[serde(skip)]
+    dns_name: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceCell {
+    node_id: String,
+    hostname: String,
+    addresses: Vec<String>,
+    tags: Vec<String>,
+    online: bool,
+    last_seen: Option<Timestamp>,
+    authorized: bool,
+    locked_out: bool,
+    ephemeral: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct HostCell {
+    instance_id: String,
+    state: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct HeartbeatCell {
+    hostname: String,
+    ts: Timestamp,
+}
+
+/// Runs the command.
+pub(super) async fn run(
+    args: &DevicesArgs,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let result = show(args.customer.as_ref(), &target, terminal).await;
+    target.close().await;
+    result
+}
+
+async fn show(
+    only: Option<&CustomerId>,
+    target: &Target,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let tailnet = client(&target.settings)?;
+    let aws = target.aws(terminal).await?;
+    let devices = tailnet.devices().await?;
+    let hosts = match only {
+        Some(customer) => aws.customer_instances(customer).await?,
+        None => aws.customers_instances(None).await?,
+    };
+    let mut rows = join(only, &devices, &hosts);
+    let customers: Vec<CustomerId> = {
+        let mut all: Vec<_> = rows.iter().map(|row| row.customer.clone()).collect();
+        all.dedup();
+        all
+    };
+    let beats = heartbeats(customers, &aws, target, terminal).await;
+    for row in &mut rows {
+        let Some(beat) = beats.get(&row.customer) else {
+            continue;
+        };
+        // A heartbeat is the customer's; it belongs in the row of the machine that sent it.
+        let names = row
+            .dns_name
+            .iter()
+            .chain(row.device.iter().map(|device| &device.hostname));
+        if names
+            .into_iter()
+            .any(|name| same_machine(name, &beat.hostname))
+        {
+            row.heartbeat = Some(HeartbeatCell {
+                hostname: beat.hostname.clone(),
+                ts: beat.ts,
+            });
+        }
+    }
+    let document = Devices {
+        schema: "m8trx.tailnet-devices/1",
+        devices: rows,
+        width: terminal.columns(),
+        now: Timestamp::now(),
+    };
+    terminal.result(&document).map_err(stdout_failed)
+}
+
+/// One row for each live host, with its device, and one for each customer's device that has no host.
+fn join(only: Option<&CustomerId>, devices: &[Device], hosts: &[Instance]) -> Vec<Row> {
+    let wanted = |customer: &CustomerId| only.is_none_or(|only| only == customer);
+    let mut rows = Vec::new();
+    let mut taken: Vec<&str> = Vec::new();
+    for host in hosts.iter().filter(|host| host.is_live()) {
+        let Some(customer) = host.customer.as_deref().and_then(|id| id.parse().ok()) else {
+            continue;
+        };
+        if !wanted(&customer) {
+            continue;
+        }
+        let device = device_of_host(devices, &customer, host.into());
+        taken.extend(device.map(|device| device.node_id.as_str()));
+        rows.push(row(customer, device, Some(host)));
+    }
+    for device in devices {
+        let customer = device
+            .tags
+            .iter()
+            .find_map(|tag| CustomerId::from_tailscale_tag(tag));
+        if let Some(customer) = customer
+            && wanted(&customer)
+            && !taken.contains(&device.node_id.as_str())
+        {
+            rows.push(row(customer, Some(device), None));
+        }
+    }
+    rows.sort_by(|a, b| a.customer.cmp(&b.customer));
+    rows
+}
+
+fn row(customer: CustomerId, device: Option<&Device>, host: Option<&Instance>) -> Row {
+    let trouble = device.and_then(|device| trouble(device, &customer));
+    let (problem, fix) = match trouble {
+        Some(trouble) => (Some(trouble.what), Some(trouble.fix)),
+        None => match (device, host) {
+            (None, Some(host)) if host.state == "running" => (
+                Some("its host is not in the tailnet".to_owned()),
+                Some(format!(
+                    "its console says why: aws ec2 get-console-output --latest --output text --instance-id {}",
+                    host.id
+                )),
+            ),
+            (Some(device), None) if device.is_online() => (
+                Some(format!(
+                    "its device {} is connected, and no live host of this account and region is it",
+                    device.node_id
+                )),
+                Some(
+                    "find out what it is; remove it in the admin console under Machines".to_owned(),
+                ),
+            ),
+            _ => (None, None),
+        },
+    };
+    Row {
+        device: device.map(|device| DeviceCell {
+            node_id: device.node_id.clone(),
+            hostname: device.hostname.clone(),
+            addresses: device.addresses.clone(),
+            tags: device.tags.clone(),
+            online: device.is_online(),
+            last_seen: device.last_seen,
+            authorized: device.authorized,
+            locked_out: device.is_locked_out(),
+            ephemeral: device.is_ephemeral,
+        }),
+        host: host.map(|host| HostCell {
+            instance_id: host.id.clone(),
+            state: host.state.clone(),
+        }),
+        heartbeat: None,
+        dns_name: host.and_then(|host| host.private_dns_name.clone()),
+        problem,
+        fix,
+        customer,
+    }
+}
+
+/// The newest heartbeat of each customer. What cannot be read is told once, and is no reason not to show the rest.
+async fn heartbeats(
+    customers: Vec<CustomerId>,
+    aws: &Aws,
+    target: &Target,
+    terminal: &Terminal,
+) -> BTreeMap<CustomerId, Heartbeat> {
+    if customers.is_empty() {
+        return BTreeMap::new();
+    }
+    // Nothing is asked: this command only shows.
+    let silent = Terminal {
+        interactive: false,
+        ..terminal.clone()
+    };
+    let asked = async {
+        let url = brain_url(aws, &target.settings, &silent).await?;
+        let database = match &target.settings.brain.database_url {
+            Some(url) => Some(Database::connect(url).await.map_err(brain_failure)?),
+            None => None,
+        };
+        Ok::<_, Failure>((Brain::new(url), database))
+    };
+    let (brain, database) = match asked.await {
+        Ok(asked) => asked,
+        Err(failure) => {
+            terminal.warn(format!("no heartbeats: {}", failure.causes.join(": ")));
+            return BTreeMap::new();
+        }
+    };
+    let since = Timestamp::now()
+        .checked_sub(LOOK_BACK)
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let (brain, database) = (&brain, database.as_ref());
+    let answers: Vec<_> = futures::stream::iter(customers)
+        .map(|customer| async move {
+            let beat = heartbeat(&customer, aws, brain, database, since).await;
+            (customer, beat)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let mut beats = BTreeMap::new();
+    let mut told: Vec<String> = Vec::new();
+    for (customer, answer) in answers {
+        match answer {
+            Ok(Some(beat)) => {
+                beats.insert(customer, beat);
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                let text = failure.causes.join(": ");
+                if !told.contains(&text) {
+                    terminal.warn(format!("no heartbeat of {customer}: {text}"));
+                    told.push(text);
+                }
+            }
+        }
+    }
+    beats
+}
+
+async fn heartbeat(
+    customer: &CustomerId,
+    aws: &Aws,
+    brain: &Brain,
+    database: Option<&Database>,
+    since: Timestamp,
+) -> Result<Option<Heartbeat>, Failure> {
+    if let Some(database) = database {
+        return database
+            .latest_heartbeat(customer, since)
+            .await
+            .map_err(brain_failure);
+    }
+    let Some(stored) = aws.parameter(&customer.brain_key_parameter()).await? else {
+        return Ok(None);
+    };
+    let key = BrainKey::parse(stored.value.expose_secret())
+        .map_err(|e| Failure::new(Kind::Precondition, &e))?;
+    brain
+        .latest_heartbeat(customer, &key, since)
+        .await
+        .map_err(brain_failure)
+}
+
+fn brain_failure(error: BrainError) -> Failure {
+    Failure::new(Kind::Other, &error).maybe_hint(error.hint())
+}
+
+impl Row {
+    fn state(&self) -> String {
+        match &self.device {
+            None => "no device".to_owned(),
+            Some(device) if device.locked_out => "locked out".to_owned(),
+            Some(device) if !device.authorized => "not approved".to_owned(),
+            Some(device) if device.online => "connected".to_owned(),
+            Some(device) => match device.last_seen {
+                Some(seen) => format!("offline since {seen:.0}"),
+                None => "offline".to_owned(),
+            },
+        }
+    }
+}
+
+fn ago(ts: Timestamp, now: Timestamp) -> String {
+    let seconds = u64::try_from(now.duration_since(ts).as_secs()).unwrap_or(0);
+    format!(
+        "{} ago",
+        text::duration(std::time::Duration::from_secs(seconds))
+    )
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.devices.is_empty() {
+            return write!(f, "No customer has a host or a device.");
+        }
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        if let Some(width) = self.width {
+            table.set_width(width);
+        }
+        table.set_header([
+            "CUSTOMER",
+            "DEVICE",
+            "ADDRESS",
+            "STATE",
+            "HOST",
+            "HEARTBEAT",
+        ]);
+        let none = || "-".to_owned();
+        for row in &self.devices {
+            let device = row.device.as_ref();
+            table.add_row([
+                row.customer.to_string(),
+                device.map_or_else(none, |d| format!("{} {}", d.hostname, d.node_id)),
+                device
+                    .and_then(|d| d.addresses.first().cloned())
+                    .unwrap_or_else(none),
+                row.state(),
+                row.host
+                    .as_ref()
+                    .map_or_else(none, |host| format!("{} {}", host.instance_id, host.state)),
+                row.heartbeat
+                    .as_ref()
+                    .map_or_else(none, |beat| ago(beat.ts, self.now)),
+            ]);
+        }
+        let lines: Vec<String> = table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        write!(f, "{}", lines.join("\n"))?;
+        for row in &self.devices {
+            if let (Some(problem), Some(fix)) = (&row.problem, &row.fix) {
+                write!(f, "\n\n{}: {problem}\n  {fix}", row.customer)?;
+            }
+        }
+        Ok(())
+    }
+}

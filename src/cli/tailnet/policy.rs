@@ -1,0 +1,41 @@
+//! `m8trx tailnet policy`
+
+use clap::Args;
+
+use super::customers::named_or_found;
+use crate::cli::Global;
+use crate::cli::onboarding::stdout_failed;
+use crate::cli::target::Target;
+use crate::customer::CustomerId;
+use crate::tailnet::policy::generate;
+use crate::terminal::Terminal;
+use crate::terminal::failure::Failure;
+
+/// Print a policy file that isolates customers: tag owners, grants, SSH rules and tests.
+///
+/// It is a whole file for a tailnet of its own, to paste into the admin console under Access controls. `m8trx tailnet apply`
+/// puts the same rules into the file that the tailnet has.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// The customers; by default all that are found in AWS, by their parameters and hosts.
+    #[arg(value_name = "CUSTOMER")]
+    customers: Vec<CustomerId>,
+}
+
+/// Prints the file as it is, in either output format: it is a file, not a result.
+pub(super) async fn run(
+    args: &PolicyArgs,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let customers = if args.customers.is_empty() {
+        let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+        let found = named_or_found(&[], &target, terminal).await;
+        target.close().await;
+        found?
+    } else {
+        args.customers.iter().cloned().collect()
+    };
+    let text = generate::policy(&generate::tags(&customers));
+    terminal.write(&text).map_err(stdout_failed)
+}

@@ -1,0 +1,86 @@
+//! The table: one entry a cause.
+//!
+//! To add a cause, add its entry to the file of the step it belongs to, and a recorded console with its name to
+//! `tests/data/consoles`. The tests see to it that each entry has its console, and that each console shows its own entry
+//! and no other.
+
+mod brain;
+mod ec2;
+mod host;
+mod packages;
+mod parameters;
+mod tailscale;
+
+use Advice::{Do, Run};
+
+/// One cause of a failed boot.
+#[derive(Debug)]
+pub struct Cause {
+    /// A stable word, part of the JSON output.
+    pub name: &'static str,
+    /// The steps in which it shows; any step of the bootstrap where there is none.
+    pub at: &'static [&'static str],
+    /// Regular expressions. A line that one of them matches shows the cause; a named group stands for `{name}` below.
+    pub shows: &'static [&'static str],
+    /// It says what happened in general only, and counts where no other entry says more.
+    pub general: bool,
+    /// What happened, in one sentence that stands behind a colon.
+    pub what: &'static str,
+    /// What to do.
+    pub remedy: &'static [Advice],
+}
+
+/// One thing to do. `{customer}`, `{id}`, `{region}`, `{tag}` (of the tailnet), `{role}`, `{auth_key}` and `{brain_key}` (the
+/// parameters) stand for what they are, and so do the names of a pattern's groups.
+#[derive(Debug, Clone, Copy)]
+pub enum Advice {
+    /// A sentence.
+    Do(&'static str),
+    /// A command that can be pasted.
+    Run(&'static str),
+}
+
+/// Every entry. Where a line shows two, the first counts.
+pub fn all() -> impl Iterator<Item = &'static Cause> {
+    [
+        ec2::CAUSES,
+        host::CAUSES,
+        packages::CAUSES,
+        parameters::CAUSES,
+        tailscale::CAUSES,
+        brain::CAUSES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// How to get at a host that is kept, and how to be rid of it.
+pub const REACH: &[Advice] = &[
+    Do(
+        "The host is kept. Get in by Session Manager, where its role has the statement for it (runbook, section IAM):",
+    ),
+    Run("aws ssm start-session --target {id} --region {region}"),
+];
+
+/// The same for a host that has joined the tailnet.
+pub const REACH_BY_TAILNET: &[Advice] = &[
+    Do("The host is kept, and in the tailnet:"),
+    Run("tailscale ssh root@{node}"),
+    Do("Or by Session Manager, where its role has the statement for it (runbook, section IAM):"),
+    Run("aws ssm start-session --target {id} --region {region}"),
+];
+
+/// How to go on with a host that is kept.
+pub const GO_ON: &[Advice] = &[
+    Do("When the cause is mended, run the same user-data again on it:"),
+    Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+    Do("Or end it and launch another:"),
+    Run("aws ec2 terminate-instances --instance-ids {id} --region {region}"),
+    Run("m8trx onboard {customer}"),
+];
+
+/// What to do about a failure that nothing recognises.
+pub const UNRECOGNISED: &[Advice] = &[
+    Do("Read the lines above, and the whole log:"),
+    Run("aws ec2 get-console-output --latest --output text --instance-id {id} --region {region}"),
+];

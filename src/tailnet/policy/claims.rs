@@ -1,0 +1,109 @@
+//! Who may give a device which tag. Whoever may give it a customer's tag is inside that customer's wall.
+
+use std::collections::HashSet;
+
+use super::check::{Finding, Kind};
+use super::model::{CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TagOwner};
+use super::selection::TagId;
+
+/// Those who may give any tag anyway (Tailscale's policy reference, `tagOwners`), and the owner of the tailnet.
+const ADMINS: [&str; 3] = [
+    "autogroup:admin",
+    "autogroup:network-admin",
+    "autogroup:owner",
+];
+
+/// What is wrong with the owners of tags.
+pub fn examine(policy: &Policy<'_>) -> Vec<Finding> {
+    let mut findings = undefined(policy);
+    let customers: HashSet<TagId> = policy.customers.iter().copied().collect();
+    for owner in &policy.tag_owners {
+        let tag = policy.names.tag_name(owner.tag);
+        let of_customer = customers.contains(&owner.tag);
+        for (who, at) in &owner.owners {
+            let trusted = ADMINS.contains(who) || *who == OPERATOR_TAG;
+            if (of_customer || tag == OPERATOR_TAG) && !trusted {
+                findings.push(claim(policy, owner, who, *at));
+            } else if who.starts_with(CUSTOMER_PREFIX) {
+                let what = format!(
+                    "a host of the customer with {who} may take {tag} for its own, and with it what {tag} reaches"
+                );
+                findings.push(finding(policy, owner, *at, what).between(*who, tag, None));
+            }
+        }
+    }
+    findings
+}
+
+fn finding(policy: &Policy<'_>, owner: &TagOwner<'_>, at: usize, what: String) -> Finding {
+    let path = format!("tagOwners.{}", policy.names.tag_name(owner.tag));
+    Finding::new(Kind::TagClaimable, policy.document, &path, at, what)
+}
+
+/// Somebody who is neither an admin nor the operator owns a customer's tag, or the operator's, through which all are owned.
+fn claim(policy: &Policy<'_>, owner: &TagOwner<'_>, who: &str, at: usize) -> Finding {
+    let tag = policy.names.tag_name(owner.tag);
+    let people = people(policy, who, &mut HashSet::new());
+    let through = if people.is_empty() || people == [who] {
+        String::new()
+    } else {
+        format!(" (that is {})", shortened(&people))
+    };
+    let what = if tag == OPERATOR_TAG {
+        format!(
+            "{who}{through} may give a device {tag}, and with it every customer's tag; only admins may"
+        )
+    } else {
+        format!("{who}{through} may give a device {tag}; only admins and {OPERATOR_TAG} may")
+    };
+    finding(policy, owner, at, what).between(who, tag, None)
+}
+
+/// Who stands behind an owner in the end: the members of a group, the owners of a tag.
+fn people(policy: &Policy<'_>, who: &str, seen: &mut HashSet<String>) -> Vec<String> {
+    if !seen.insert(who.to_owned()) {
+        return Vec::new();
+    }
+    let next: Vec<&str> = if let Some(members) = policy.names.groups.get(who) {
+        members.clone()
+    } else if let Some(tag) = policy.names.known_tag(who) {
+        policy
+            .tag_owners
+            .iter()
+            .filter(|owner| owner.tag == tag)
+            .flat_map(|owner| owner.owners.iter().map(|(text, _)| *text))
+            .collect()
+    } else {
+        return vec![who.to_owned()];
+    };
+    next.into_iter()
+        .flat_map(|next| people(policy, next, seen))
+        .collect()
+}
+
+fn shortened(people: &[String]) -> String {
+    match people {
+        [a, b, c, _, rest @ ..] => format!("{a}, {b}, {c} and {} more", rest.len() + 1),
+        few => few.join(", "),
+    }
+}
+
+/// Tags that are used and that nobody owns: Tailscale refuses the file.
+fn undefined(policy: &Policy<'_>) -> Vec<Finding> {
+    let defined: HashSet<TagId> = policy.tag_owners.iter().map(|owner| owner.tag).collect();
+    let mut missing: Vec<(usize, TagId)> = policy
+        .used_tags
+        .iter()
+        .filter(|(tag, _)| !defined.contains(tag))
+        .map(|(tag, at)| (*at, *tag))
+        .collect();
+    missing.sort_unstable();
+    missing
+        .into_iter()
+        .map(|(at, tag)| {
+            let tag = policy.names.tag_name(tag);
+            let what = format!("{tag} is not in `tagOwners`; Tailscale refuses the file");
+            Finding::new(Kind::Invalid, policy.document, tag, at, what)
+        })
+        .collect()
+}

@@ -1,0 +1,137 @@
+//! Customers put into files and taken out of them.
+
+use super::super::merge::{MergeError, add_customer, add_customers, remove_customer, remove_tag};
+use super::*;
+use crate::customer::CustomerId;
+use similar::TextDiff;
+
+fn customer(name: &str) -> CustomerId {
+    format!("cust_{name}").parse().unwrap()
+}
+
+/// A file as people write them: other rules, comments, two styles of lists.
+const HAND_WRITTEN: &str = r#"// Ours since 2021. Ask in #network before you touch it.
+{
+	"groups": {"group:sre": ["ann@example.com", "bob@example.com"]}, // on call
+
+	"tagOwners": {
+		"tag:db": ["group:sre"], // postgres
+		"tag:m8trx-brain": ["group:sre"]
+	},
+
+	"acls": [
+		// SRE everywhere
+		{"action": "accept", "src": ["group:sre"], "dst": ["*:*"]},
+		{
+			"action": "accept",
+			"src": ["autogroup:member"],
+			"dst": ["tag:db:5432"] // not 22
+		}
+	],
+
+	/* Nobody remembers why. */
+	"randomizeClientPort": true
+}
+"#;
+
+fn diff(before: &str, after: &str) -> String {
+    TextDiff::from_lines(before, after)
+        .unified_diff()
+        .context_radius(1)
+        .to_string()
+}
+
+#[test]
+fn a_customer_is_put_into_a_hand_written_file() {
+    let after = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    insta::assert_snapshot!(diff(HAND_WRITTEN, &after));
+    assert_eq!(checked(&after).violations, []);
+    assert_eq!(add_customer(&after, &customer("acme")).unwrap(), after);
+
+    let two = add_customer(&after, &customer("bigco")).unwrap();
+    assert_eq!(checked(&two).violations, []);
+    insta::assert_snapshot!(diff(&after, &two));
+    assert_eq!(remove_customer(&two, &customer("bigco")).unwrap(), after);
+}
+
+#[test]
+fn a_customer_is_taken_out_wherever_it_is_named() {
+    let text = r#"{
+  "tagOwners": {
+    "tag:m8trx-cust-acme": ["tag:m8trx-operator"], // our first
+    "tag:m8trx-cust-acme-2": ["tag:m8trx-operator"],
+    "tag:lab": ["tag:m8trx-cust-acme"],
+  },
+  "acls": [
+    {"action": "accept", "src": ["tag:m8trx-cust-acme"], "dst": ["tag:m8trx-brain:8080"]}, // acme
+    {"action": "accept", "src": ["tag:m8trx-cust-acme", "tag:m8trx-cust-acme-2"], "dst": ["tag:lab:22"]},
+    {"action": "accept", "src": ["group:x"], "dst": ["tag:m8trx-cust-acme:22", "tag:lab:22"]}
+  ],
+  "grants": [
+    {"src": ["tag:lab"], "dst": ["10.0.0.0/8"], "ip": ["*"], "via": ["tag:m8trx-cust-acme"]},
+  ],
+  "autoApprovers": {"exitNode": ["tag:m8trx-cust-acme"]},
+  "tests": [
+    {"src": "tag:m8trx-cust-acme", "deny": ["tag:lab:22"]},
+    {"src": "tag:lab", "accept": ["tag:m8trx-cust-acme:22"], "deny": ["tag:m8trx-cust-acme-2:22"]},
+    {"src": "tag:lab", "deny": ["tag:m8trx-cust-acme:22"]},
+  ],
+}
+"#;
+    let after = remove_customer(text, &customer("acme")).unwrap();
+    insta::assert_snapshot!(after);
+    assert_eq!(remove_customer(&after, &customer("acme")).unwrap(), after);
+    assert_eq!(remove_customer(text, &customer("never")).unwrap(), text);
+}
+
+#[test]
+fn a_file_with_carriage_returns_keeps_them() {
+    let text = HAND_WRITTEN.replace('\n', "\r\n");
+    let after = add_customer(&text, &customer("acme")).unwrap();
+    assert_eq!(after.matches('\n').count(), after.matches("\r\n").count());
+    let plain = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    assert_eq!(after.replace("\r\n", "\n"), plain);
+}
+
+#[test]
+fn files_that_are_no_policy() {
+    for (text, words) in [
+        (
+            "{\"grants\": {}}",
+            "line 1, column 12: `grants` is not a list",
+        ),
+        ("{\"tagOwners\": []}", "`tagOwners` is not an object"),
+        ("<html>", "line 1, column 1"),
+        (
+            "{\"a\": 1,\n \"a\": 2}",
+            "line 2, column 2: a is there a second time",
+        ),
+    ] {
+        let error = add_customer(text, &customer("acme"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{text}: {error}");
+    }
+    let text = r#"{"custom": {"x": "tag:m8trx-cust-acme"}}"#;
+    assert_eq!(
+        remove_tag(text, "tag:m8trx-cust-acme").unwrap_err(),
+        MergeError::StillMentioned {
+            tag: "tag:m8trx-cust-acme".to_owned(),
+            at: super::super::hujson::Position {
+                line: 1,
+                column: 18
+            },
+        }
+    );
+}
+
+#[test]
+fn nothing_becomes_a_whole_file() {
+    let customers = [customer("bigco"), customer("acme")];
+    let made = add_customers(" \n", &customers).unwrap();
+    assert_eq!(made, generate::policy(&tags(&["acme", "bigco"])));
+    assert_eq!(
+        checked(&add_customers("{}", &customers).unwrap()).violations,
+        []
+    );
+}
