@@ -16,7 +16,7 @@ use crate::steps::iam_role::IamRole;
 use crate::steps::instance_profile::InstanceProfile;
 use crate::steps::security_group::SecurityGroup;
 use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
-use crate::steps::{Context, Mark};
+use crate::steps::{Context, Mark, tailnet_policy};
 
 /// How often a step is tried again where IAM has not yet learned of the step before it.
 const CONFLICT_RETRIES: u32 = 5;
@@ -42,8 +42,9 @@ pub struct Removed {
 /// that no host lives that it did not list. Only then does the brain key go. The role goes after the profile that
 /// holds it.
 pub fn steps(context: &Arc<Context>) -> Vec<Arc<dyn Step>> {
+    let policy = tailnet_policy(context);
     let context = || Arc::clone(context);
-    vec![
+    let mut steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(Host(context())),
         Arc::new(SecurityGroup(context())),
         Arc::new(BrainKeyParameter(context())),
@@ -51,7 +52,10 @@ pub fn steps(context: &Arc<Context>) -> Vec<Arc<dyn Step>> {
         Arc::new(InstanceProfile(context())),
         Arc::new(IamRole(context())),
         Arc::new(BrainUrlParameter(context())),
-    ]
+    ];
+    // After the auth key, whose devices bear the tag.
+    steps.extend(policy);
+    steps
 }
 
 /// Undoes the steps for the run that `context` is marked with, and looks whether anything is left.

@@ -18,7 +18,12 @@ use crate::common::{Ended, M8TRX, Surroundings};
 use runs::{RUNS, connected};
 
 /// Commands that need no permission of AWS.
-const WITHOUT_PERMISSIONS: [&str; 3] = ["user-data", "sandbox up", "iam operator-policy"];
+const WITHOUT_PERMISSIONS: [&str; 4] = [
+    "user-data",
+    "sandbox up",
+    "iam operator-policy",
+    "tailnet check",
+];
 
 /// Commands that take long to check, each in a test of its own.
 const ALONE: [&str; 3] = ["onboard", "smoke", "launch"];
