@@ -18,7 +18,12 @@ use crate::common::{Ended, M8TRX, Surroundings};
 use runs::{RUNS, connected};
 
 /// Commands that need no permission of AWS.
-const WITHOUT_PERMISSIONS: [&str; 3] = ["user-data", "sandbox up", "iam operator-policy"];
+const WITHOUT_PERMISSIONS: [&str; 4] = [
+    "user-data",
+    "sandbox up",
+    "iam operator-policy",
+    "tailnet check",
+];
 
 /// What `status` does without: it shows everything else, and says what it needs for the rest.
 const DONE_WITHOUT: [(&str, &str); 3] = [
