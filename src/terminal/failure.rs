@@ -54,7 +54,7 @@ Exit codes:
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
-  7    something needs a person (status --check)
+  7    something needs a person (status --check, tailnet doctor)
   130  interrupted";
 
 /// A failed command.
