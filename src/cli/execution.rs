@@ -290,7 +290,7 @@ async fn watched_about<T>(
 }
 
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
-async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Terminal) {
+pub(super) async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Terminal) {
     if tokio::signal::ctrl_c().await.is_err() {
         return;
     }

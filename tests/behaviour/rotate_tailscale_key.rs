@@ -132,7 +132,7 @@ fn every_customers_key_is_replaced_at_the_pace_that_aws_takes() {
     assert_eq!(
         seen.assert_code(0)
             .stdout
-            .matches(": would be replaced")
+            .matches(": to be replaced")
             .count(),
         4,
         "{seen:?}"
@@ -343,4 +343,11 @@ fn a_key_of_another_customer_is_refused_where_it_can_be_looked_up() {
         "{refused:?}"
     );
     assert_eq!(sandbox.changes(), before);
+}
+
+#[test]
+fn its_reference() {
+    let help = Surroundings::new().m8trx(&["rotate-tailscale-key", "--help"]);
+    let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
+    insta::assert_snapshot!("help", own);
 }

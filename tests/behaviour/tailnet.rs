@@ -74,6 +74,15 @@ impl Console {
         .collect()
     }
 
+    /// The ids of the good keys for a tag.
+    pub fn keys_of(&self, tag: &str) -> Vec<String> {
+        self.keys()
+            .iter()
+            .filter(|key| key["capabilities"]["devices"]["create"]["tags"][0] == tag)
+            .map(|key| key["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
     pub fn revoke(&self, id: &str) {
         self.api(&format!("/tailnet/-/keys/{id}"), &["-X", "DELETE"]);
     }
@@ -91,6 +100,26 @@ impl Console {
                 .is_some_and(|tags| tags.iter().any(|own| own == tag))
         })
         .count()
+    }
+
+    /// The policy file as it is.
+    pub fn policy(&self) -> String {
+        let token = self.curl("/api/v2/oauth/token", &["-d", &self.client]);
+        let bearer = format!(
+            "Authorization: Bearer {}",
+            token["access_token"].as_str().unwrap()
+        );
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-qsS", "--fail-with-body", "--noproxy", "*"])
+            .args(["-H", &bearer, "-H", "Accept: application/hujson"])
+            .arg(format!("{}/api/v2/tailnet/-/acl", self.url));
+        ended(&mut curl).assert_code(0).stdout.clone()
+    }
+
+    /// Replaces the policy file, whatever it is.
+    pub fn set_policy(&self, text: &str) {
+        let kind = "Content-Type: application/hujson";
+        self.api("/tailnet/-/acl", &["-H", kind, "--data-binary", text]);
     }
 
     /// How often a request was made.

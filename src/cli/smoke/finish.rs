@@ -10,10 +10,10 @@ use super::result::{Beat, Called, Smoked, StepLine, stdout};
 use super::{SmokeArgs, cleanup_command, unwritable};
 use crate::customer::CustomerId;
 use crate::diagnosis::Remedy;
+use crate::inventory::{Inventory, Item};
 use crate::plan::runner::millis;
 use crate::plan::{Event, RunReport, StepError};
 use crate::smoke::checks::Findings;
-use crate::smoke::inventory::{Inventory, Item};
 use crate::smoke::removal::Removed;
 use crate::smoke::report::{self, Finding, Page, Verdict};
 use crate::smoke::timeline::{self, Timeline};
@@ -376,7 +376,7 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         None if left.is_empty() => return None,
         None => Failure::words(
             Kind::Other,
-            "AWS still lists things that were removed".to_owned(),
+            "AWS or the tailnet still lists things that were removed".to_owned(),
         ),
     };
     failure.evidence.extend(left);

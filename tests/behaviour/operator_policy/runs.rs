@@ -209,6 +209,22 @@ fn mint_key() -> Vec<Run> {
     ]
 }
 
+fn status() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("status {customer}")),
+        code: 0,
+    }]
+}
+
+fn events() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("events {customer}")),
+        code: 0,
+    }]
+}
+
 fn params_list() -> Vec<Run> {
     vec![Run {
         given: prepared,
@@ -318,6 +334,8 @@ pub type Runs = (&'static str, fn() -> Vec<Run>);
 pub const RUNS: &[Runs] = &[
     ("onboard", onboard),
     ("smoke", smoke),
+    ("status", status),
+    ("events", events),
     ("params list", params_list),
     ("params show", params_show),
     ("params put", params_put),
@@ -330,4 +348,31 @@ pub const RUNS: &[Runs] = &[
     ("wait", wait),
     ("brain-url get", brain_url_get),
     ("brain-url set", brain_url_set),
+    ("tailnet policy", tailnet_policy),
+    ("tailnet apply", tailnet_apply),
+    ("tailnet doctor", tailnet_doctor),
 ];
+
+fn tailnet_policy() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet policy"),
+        code: 0,
+    }]
+}
+
+fn tailnet_apply() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet apply --yes"),
+        code: 0,
+    }]
+}
+
+fn tailnet_doctor() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet doctor"),
+        code: 0,
+    }]
+}
