@@ -229,6 +229,11 @@ fn a_pasted_key_is_stored_and_the_old_one_is_named() {
             .contains("kNew1CNTRL is stored already, as version 2"),
         "{same:?}"
     );
+    assert!(
+        same.stderr
+            .contains(&format!("the key before it, {old}, is left to revoke")),
+        "{same:?}"
+    );
     let mut command = surroundings.command(crate::common::M8TRX);
     command
         .args(ROTATE)
