@@ -367,7 +367,7 @@ fn kept_it_stays_until_cleanup_which_spares_a_url_that_others_use() {
     let kept = surroundings.m8trx(&["smoke", "--yes", "--keep", "--output", "json"]);
     let document = assert_passed(&kept);
     assert_eq!(document["removed"], serde_json::json!([]));
-    assert_eq!(document["kept"].as_array().unwrap().len(), 7, "{document}");
+    assert_eq!(document["kept"].as_array().unwrap().len(), 9, "{document}");
     assert!(
         kept.stderr
             .contains("m8trx smoke --cleanup --customer cust_b4_smoke"),

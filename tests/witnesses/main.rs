@@ -7,6 +7,7 @@ mod common;
 mod fleet;
 mod smoke;
 mod status;
+mod steps;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -70,7 +70,7 @@ impl Left {
                 Thing::IamRole => "iam-role",
                 Thing::Device | Thing::AuthKey => "tailscale-auth-key",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
-                // Nothing that a smoke run's tags are on.
+                // The brain's keys carry no mark.
                 Thing::BrainKey => continue,
                 Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
             };
