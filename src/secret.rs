@@ -41,6 +41,16 @@ pub enum InvalidSecret {
     NotAnAuthKey,
 }
 
+/// A secret as it stands in a document that is read.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretText(pub(crate) SecretString);
+
+impl<'de> serde::Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
+}
+
 fn check(what: &'static str, text: &str) -> Result<(), InvalidSecret> {
     if text.is_empty() {
         return Err(InvalidSecret::Empty(what));

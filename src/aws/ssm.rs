@@ -197,7 +197,7 @@ impl Aws {
         Ok(answer.version())
     }
 
-    /// Sets tags of a parameter; others stay.
+    /// Adds tags to a parameter, overwriting those of the same key.
     pub async fn tag_parameter(&self, name: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
         self.ssm
             .add_tags_to_resource()

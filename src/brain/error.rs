@@ -107,7 +107,7 @@ impl BrainError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unreachable { url, .. } => format!(
-                "the brain is reachable over the tailnet only: check `tailscale status` on this machine, then `curl -sS {url}/v1/events`; a wrong URL is corrected with --brain-url"
+                "the brain is reachable over the tailnet only: check `tailscale status` on this machine, then `curl -sS {url}/v1/events`; a wrong one is corrected with `m8trx brain-url set`, or --brain-url where none is stored yet"
             ),
             Self::NoBrain { url, .. } => format!(
                 "check host, port and path: `curl -sS -X POST {url}/v1/events` shows what answers there"

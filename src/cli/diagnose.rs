@@ -273,6 +273,8 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
             Some(None) => Heard::Never,
             None => Heard::Unknown,
         },
+        // Asked for, it is told; what it says holds a word about hosts that were started again.
+        first_boot: true,
         over: host
             .launched
             .is_none_or(|launched| now.duration_since(launched) > limit),

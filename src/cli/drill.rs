@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,12 @@ const LATEST: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 /// How many drills go on at the same time: most of their time is waiting.
 const AT_ONCE: usize = 4;
+/// Drills of more than ten seconds.
+const SLOW: [Fault; 3] = [
+    Fault::SlowIam,
+    Fault::TailscaleInstallUnreachable,
+    Fault::Throttling,
+];
 
 /// Make an onboarding fail in every way the sandbox knows, and see that each failure is diagnosed.
 ///
@@ -146,17 +152,20 @@ pub async fn run(args: &DrillArgs, global: &Global, terminal: &Terminal) -> Resu
         [] => Fault::ALL.to_vec(),
         some => some.to_vec(),
     };
-    let drills: Vec<Drill> = stream::iter(faults)
-        .map(async |fault| {
+    let mut order: Vec<(usize, Fault)> = faults.into_iter().enumerate().collect();
+    // What takes longest is begun first, so that nothing waits for it at the end.
+    order.sort_by_key(|(_, fault)| !SLOW.contains(fault));
+    let mut drills: Vec<(usize, Drill)> = stream::iter(order)
+        .map(async |(place, fault)| {
             let drill = drill(fault, terminal).await?;
             terminal.say(told(&drill));
-            Ok::<_, Failure>(drill)
+            Ok::<_, Failure>((place, drill))
         })
-        .buffered(AT_ONCE)
-        .collect::<Vec<_>>()
-        .await
-        .into_iter()
-        .collect::<Result<_, _>>()?;
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    drills.sort_by_key(|(place, _)| *place);
+    let drills: Vec<Drill> = drills.into_iter().map(|(_, drill)| drill).collect();
     let result = Drilled {
         schema: "m8trx.drill/1",
         passed: drills.iter().all(|drill| drill.passed),

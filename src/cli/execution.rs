@@ -290,7 +290,7 @@ async fn watched_about<T>(
 }
 
 /// The first Ctrl-C asks the run to stop, the second ends the process at once.
-async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Terminal) {
+pub(super) async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Terminal) {
     if tokio::signal::ctrl_c().await.is_err() {
         return;
     }
@@ -341,11 +341,8 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         StepError::Precondition { problem, hint } => {
             Failure::words(Kind::Precondition, problem).hint(hint)
         }
-        StepError::LaunchRefused { diagnosis, error } => {
-            let mut shown =
-                Failure::words(Kind::Refused, diagnosis.to_string()).diagnosed(*diagnosis);
-            shown.causes.push(error.to_string());
-            shown
+        StepError::LaunchRefused { diagnosis, .. } => {
+            Failure::words(Kind::Refused, diagnosis.to_string()).diagnosed(*diagnosis)
         }
         StepError::HostFailed(diagnosis) => {
             Failure::words(Kind::HostFailed, diagnosis.to_string()).diagnosed(*diagnosis)

@@ -11,6 +11,7 @@ pub mod iam;
 mod inputs;
 pub mod launch;
 pub mod mint_key;
+pub mod offboard;
 pub mod onboard;
 mod onboarding;
 pub mod params;
@@ -100,6 +101,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Onboard(Box<onboard::OnboardArgs>),
+    Offboard(offboard::OffboardArgs),
     RotateTailscaleKey(rotate_tailscale_key::RotateTailscaleKeyArgs),
     RotateBrainKey(Box<rotate_brain_key::RotateBrainKeyArgs>),
     Smoke(Box<smoke::SmokeArgs>),
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
         Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
+        Command::Offboard(args) => with_runtime(offboard::run(&args, &cli.global, &terminal)),
         Command::RotateTailscaleKey(args) => {
             with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
         }

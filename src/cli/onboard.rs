@@ -13,8 +13,8 @@ use super::inputs::{Given, ask_for_brain_key, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document, stdout_failed};
 use super::target::Target;
 use crate::customer::CustomerId;
+use crate::plan::RunReport;
 use crate::plan::runner::millis;
-use crate::plan::{Outcome, RunReport};
 use crate::steps::{self, Context};
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
@@ -140,7 +140,6 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
 async fn kept_or_ended(
     args: &OnboardArgs,
     context: &Context,
-    launched: bool,
     mut failure: Failure,
     terminal: &Terminal,
 ) -> Failure {
@@ -150,6 +149,7 @@ async fn kept_or_ended(
     let Some(host) = context.found.host.get() else {
         return failure;
     };
+    let launched = context.found.launched.get().is_some();
     if args.terminate_on_failure && launched {
         match context.aws.terminate(&host.id).await {
             Ok(_) => {
@@ -183,11 +183,7 @@ async fn finish(
             "run the same command again to go on: it keeps what exists (m8trx onboard {})",
             context.customer
         );
-        let launched = report
-            .steps
-            .iter()
-            .any(|step| step.name == "host" && matches!(step.outcome, Outcome::Created(_)));
-        let failure = kept_or_ended(args, context, launched, failure, terminal).await;
+        let failure = kept_or_ended(args, context, failure, terminal).await;
         let has_hint = failure.hint.is_some() || failure.diagnosis.is_some();
         return Err(if has_hint {
             failure

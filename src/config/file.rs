@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ConfigError, Environment, Flags};
-use crate::secret::SecretString;
+use crate::secret::{SecretString, SecretText};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,15 +51,6 @@ pub(super) struct LaunchFile {
     pub(super) subnet: Option<String>,
     pub(super) ami: Option<String>,
     pub(super) timeout: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct SecretText(pub(super) SecretString);
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
-    }
 }
 
 /// Reads the file that is named, or the default one if there is one; gives its path with it.

@@ -67,7 +67,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Nothing limits and nothing lags in a sandbox.
+    /// Nothing limits and nothing lags on this machine.
     pub const OF_SANDBOX: Self = Self {
         host: Duration::from_millis(700),
         accepted: Duration::from_secs(1),
@@ -273,6 +273,10 @@ impl Settings {
         } else {
             file.brain.database_url.map(|text| text.0)
         };
+        let mut pace = Pace::default();
+        if endpoint_url.as_ref().is_some_and(is_loopback) {
+            pace.host = Pace::OF_SANDBOX.host;
+        }
         let tailnet = tailscale::api(&file.tailscale, environment, &path)?;
         let timeout = match (flags.timeout, &file.launch.timeout) {
             (Some(timeout), _) => timeout,
@@ -313,7 +317,7 @@ impl Settings {
             subnet: flags.subnet.clone().or(file.launch.subnet),
             ami: flags.ami.clone().or(file.launch.ami),
             timeout,
-            pace: Pace::default(),
+            pace,
             suggest: false,
         })
     }

@@ -179,6 +179,8 @@ pub struct Situation<'a> {
     pub console: &'a [u8],
     /// What the brain says.
     pub heard: Heard,
+    /// The host was launched just now. One that was started again does not run its user-data again.
+    pub first_boot: bool,
     /// Nothing more is waited for: what has not happened by now is a failure.
     pub over: bool,
 }
@@ -229,7 +231,9 @@ pub fn judge(situation: &Situation<'_>) -> Verdict {
         };
     }
     match trouble(situation, &log, &words) {
-        Some(diagnosis) if situation.over || is_final(&diagnosis) => failed(diagnosis),
+        Some(diagnosis) if situation.over || is_final(&diagnosis, situation, &log) => {
+            failed(diagnosis)
+        }
         trouble => Verdict::Booting {
             log,
             trouble: trouble.map(Box::new),
@@ -258,7 +262,10 @@ pub fn of_launch(error: &AwsError, customer: &CustomerId) -> Option<Diagnosis> {
     };
     let words = Words::of(&situation, &BootstrapLog::default());
     let found = recognise(LAUNCH, None, std::slice::from_ref(&line))?;
-    Some(words.diagnosis(LAUNCH, Some(found), "", Vec::new()))
+    let mut diagnosis = words.diagnosis(LAUNCH, Some(found), "", Vec::new());
+    // With the request's id, for a support case.
+    diagnosis.evidence = vec![error.to_string()];
+    Some(diagnosis)
 }
 
 /// A bootstrap that ended without success.
@@ -322,9 +329,14 @@ fn trouble(situation: &Situation<'_>, log: &BootstrapLog, words: &Words) -> Opti
     Some(words.diagnosis(step, found, what, shown))
 }
 
-/// Whether a boot that ended so will not go on: outside the bootstrap nothing is tried again.
-fn is_final(diagnosis: &Diagnosis) -> bool {
-    matches!(diagnosis.step.as_str(), LAUNCH | INSTANCE | BOOT)
+/// Whether nothing more will come: the boot is at its end, and the bootstrap had its chance.
+fn is_final(diagnosis: &Diagnosis, situation: &Situation<'_>, log: &BootstrapLog) -> bool {
+    let is_end = |line: &String| {
+        (line.contains("Cloud-init v.") && line.contains(" finished at "))
+            || line.contains("Kernel panic - not syncing")
+            || line.contains("You are in emergency mode")
+    };
+    diagnosis.step == BOOT && situation.first_boot && log.lines.iter().any(is_end)
 }
 
 fn tail(lines: &[String]) -> Vec<String> {

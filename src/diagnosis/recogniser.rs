@@ -106,9 +106,15 @@ pub(super) fn deciding<'l>(
 pub(super) fn recognise(step: &str, reason: Option<&str>, lines: &[String]) -> Option<Found> {
     let (cause, line) = deciding(step, reason, lines)?;
     let ready = READY.iter().find(|ready| ready.cause.name == cause.name)?;
+    // What was tried before and failed in the same words says nothing more than the failure itself.
+    let is_repeated = |text: &str| reason.is_some() && text.contains(", again in ");
     let mut evidence: Vec<String> = Vec::new();
     for line in lines.iter().rev().take(LOOKED_AT) {
-        if evidence.len() < SHOWN && ready.captured(line).is_some() && !evidence.contains(line) {
+        if evidence.len() < SHOWN
+            && ready.captured(line).is_some()
+            && !evidence.contains(line)
+            && !is_repeated(line)
+        {
             evidence.push(line.clone());
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Sandbox;
 use super::cloud::{ACCOUNT, ApiError, DEFAULT_REGION, PUBLIC_IMAGES, Service};
-use super::tailnet::AuthKeySpec;
+use super::tailnet::{AuthKeySpec, KEY_LIFETIME};
 use crate::customer::{BRAIN_URL_PARAMETER, CUSTOMER_TAG_KEY, CustomerId};
 use crate::steps::iam_role::{POLICY_NAME, permission_policy_of, trust_policy};
 
@@ -65,6 +65,7 @@ impl Sandbox {
         let brain_key = self.brain.mint(&customer.id, "settled");
         let auth_key = self.tailnet.mint_key(AuthKeySpec {
             tags: [customer.id.tailscale_tag()].into(),
+            lifetime: KEY_LIFETIME - customer.age,
             ..AuthKeySpec::default()
         });
         let secrets: [(String, &SecretString); 2] = [

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::aws::ec2::Instance;
+use crate::aws::ec2::{Instance, same_host};
 use crate::bootstrap_log::{last_lines, whole_lines};
 use crate::brain::{BrainError, ToolCall};
 use crate::diagnosis;
@@ -129,12 +129,6 @@ pub struct Hostname {
     pub context: Arc<Context>,
     /// Where the names are kept.
     pub findings: Arc<Findings>,
-}
-
-/// Whether two names are of one host: first labels, since a host may or may not add its domain.
-pub(crate) fn same_host(one: &str, other: &str) -> bool {
-    let label = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
-    !label(one).is_empty() && label(one) == label(other)
 }
 
 #[async_trait]

@@ -4,7 +4,6 @@
 //! found and finished by that tag alone, from anywhere.
 
 pub mod checks;
-pub mod inventory;
 pub mod removal;
 pub mod report;
 pub mod tailnet;

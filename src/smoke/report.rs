@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::timeline::{End, Placed, Span};
 use crate::customer::hex;
+use crate::diagnosis::Remedy;
 use crate::secret::{ExposeSecret as _, SecretString, mask};
 use crate::terminal::text;
 
@@ -47,8 +48,8 @@ pub struct Finding {
     pub what: String,
     /// The lines that show it.
     pub evidence: Vec<String>,
-    /// What to do, one command or sentence each.
-    pub remedy: Vec<String>,
+    /// What to do.
+    pub remedy: Vec<Remedy>,
 }
 
 /// Everything the page shows.
@@ -215,7 +216,10 @@ impl Page {
         if !finding.remedy.is_empty() {
             html.push_str("<h3>What to do</h3>\n");
             for remedy in &finding.remedy {
-                let _ = writeln!(html, "<p>{}</p>", t(remedy));
+                let _ = match remedy {
+                    Remedy::Do(text) => writeln!(html, "<p>{}</p>", t(text)),
+                    Remedy::Run(command) => writeln!(html, "<pre>{}</pre>", t(command)),
+                };
             }
         }
         html.push_str("</section>\n");

@@ -1,9 +1,9 @@
 //! What smoke runs made in the tailnet: devices of their hosts, and auth keys that carry their mark in the description.
 
 use super::MARK_KEY;
-use super::inventory::{Inventory, Item, Kind};
 use crate::aws::Aws;
 use crate::customer::CustomerId;
+use crate::inventory::{Inventory, Item, Kind};
 use crate::plan::StepError;
 use crate::smoke::mark_among;
 use crate::steps::Mark;
@@ -30,9 +30,8 @@ impl Inventory {
                 && key.is_of(customer)
             {
                 found.items.push(Item {
-                    kind: Kind::AuthKey,
-                    id: key.id,
                     mark: Some(mark),
+                    ..Item::new(Kind::TailscaleAuthKey, key.id)
                 });
             }
         }
@@ -48,9 +47,8 @@ impl Inventory {
                 .and_then(|host| mark_among(customer, &host.tags));
             if mark.is_some() {
                 found.items.push(Item {
-                    kind: Kind::Device,
-                    id: device.node_id,
                     mark,
+                    ..Item::new(Kind::TailnetDevice, device.node_id)
                 });
             }
         }

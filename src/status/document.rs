@@ -66,7 +66,7 @@ pub struct Problem {
 /// How the fleet stands.
 #[derive(Debug, Clone, Serialize)]
 pub struct FleetStatus {
-    pub(super) schema: &'static str,
+    schema: &'static str,
     /// When AWS and the brain were asked.
     pub at: Timestamp,
     /// The AWS account.
@@ -85,6 +85,29 @@ pub struct FleetStatus {
     pub customers: Vec<CustomerStatus>,
     /// Customers that were named and of which nothing was found.
     pub not_found: Vec<CustomerId>,
+}
+
+impl FleetStatus {
+    /// A document about these customers, with nothing else to tell.
+    pub fn new(
+        account: &str,
+        region: &str,
+        brain: BrainStatus,
+        customers: Vec<CustomerStatus>,
+    ) -> Self {
+        Self {
+            schema: "m8trx.status/1",
+            at: Timestamp::now(),
+            account: account.to_owned(),
+            region: region.to_owned(),
+            summary: Summary::of(&customers),
+            brain,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            customers,
+            not_found: Vec::new(),
+        }
+    }
 }
 
 /// How many customers there are.
@@ -141,7 +164,11 @@ pub struct Parameters {
     pub brain_key: Option<ParameterStatus>,
     /// `tailscale-auth-key`
     pub tailscale_auth_key: Option<ParameterStatus>,
-    /// When the Tailscale auth key ends.
+    /// The id of the Tailscale auth key, where it was read to ask Tailscale about it.
+    pub tailscale_auth_key_id: Option<String>,
+    /// Whether Tailscale takes the auth key for this customer's hosts; none where it was not asked.
+    pub tailscale_auth_key_good: Option<bool>,
+    /// When the Tailscale auth key ends; none for one that is not good for another reason.
     pub tailscale_auth_key_expiry: Option<ExpiryStatus>,
     /// The names of others.
     pub others: Vec<String>,
@@ -204,7 +231,7 @@ pub struct HeartbeatStatus {
 }
 
 impl Summary {
-    pub(super) fn of(customers: &[CustomerStatus]) -> Self {
+    fn of(customers: &[CustomerStatus]) -> Self {
         let mut by_status: BTreeMap<&'static str, usize> =
             Word::ALL.iter().map(|word| (word.name(), 0)).collect();
         for customer in customers {

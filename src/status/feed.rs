@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::keys::Keys;
 use crate::aws::Aws;
-use crate::aws::fleet::MAX_NAMES;
 use crate::aws::ssm::ParameterInfo;
 use crate::brain::activity::Activity;
 use crate::brain::database::Database;
@@ -19,8 +19,6 @@ use crate::brain::{Brain, BrainError};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret as _, InvalidSecret, SecretString};
 
-/// Reads of keys under way at once: Parameter Store serves 40 a second by default.
-const KEY_READS_AT_ONCE: usize = 8;
 /// Customers the brain is asked about at once.
 const QUESTIONS_AT_ONCE: usize = 32;
 /// After so many questions that got no answer, the brain is asked no more.
@@ -54,10 +52,6 @@ pub enum Answer {
     /// The brain could not be asked, and why.
     Silent(String),
 }
-
-/// Brain keys that were read before, so that they are not read again until they change.
-#[derive(Default)]
-pub struct Keys(HashMap<String, (i64, SecretString)>);
 
 /// The answers, and what keeps the brain from being asked at all.
 #[derive(Default)]
@@ -130,7 +124,8 @@ async fn over_http(
     if let Err(error) = brain.probe().await {
         return Answers::none(customers, &error.to_string());
     }
-    let unread = read_keys(aws, keys, customers).await;
+    let parameters = customers.iter().filter_map(|(_, parameter)| *parameter);
+    let unread = keys.read(aws, parameters).await;
     let given_up = GivenUp::default();
     let deadline = Instant::now() + PATIENCE;
     let questions = customers.iter().map(|(id, parameter)| {
@@ -139,10 +134,10 @@ async fn over_http(
             let Some(parameter) = parameter else {
                 return ((*id).clone(), Answer::NoKey);
             };
-            let answer = match (keys.0.get(&parameter.name), unread.get(&parameter.name)) {
+            let answer = match (keys.get(parameter), unread.get(&parameter.name)) {
                 (_, Some(why)) => Answer::Silent(why.clone()),
                 (None, None) => Answer::NoKey,
-                (Some((_, value)), None) => match BrainKey::parse(value.expose_secret()) {
+                (Some(value), None) => match BrainKey::parse(value.expose_secret()) {
                     Err(error) => Answer::BadKey(error),
                     Ok(key) => question(brain, id, &key, now, given_up, deadline).await,
                 },
@@ -205,45 +200,4 @@ async fn question(
             Answer::Silent(why)
         }
     }
-}
-
-/// Reads the keys that are not known yet in their present version; gives those that could not be read, and why.
-async fn read_keys(
-    aws: &Aws,
-    keys: &mut Keys,
-    customers: &[(&CustomerId, Option<&ParameterInfo>)],
-) -> HashMap<String, String> {
-    let wanted: HashMap<&str, i64> = customers
-        .iter()
-        .filter_map(|(_, parameter)| *parameter)
-        .map(|parameter| (parameter.name.as_str(), parameter.version))
-        .collect();
-    keys.0
-        .retain(|name, (version, _)| wanted.get(name.as_str()) == Some(version));
-    let mut missing: Vec<String> = wanted
-        .keys()
-        .filter(|name| !keys.0.contains_key(**name))
-        .map(|name| (*name).to_owned())
-        .collect();
-    missing.sort_unstable();
-    let reads = missing
-        .chunks(MAX_NAMES)
-        .map(|names| async move { (names, aws.parameter_values(names).await) });
-    let mut reads = futures::stream::iter(reads).buffer_unordered(KEY_READS_AT_ONCE);
-    let mut unread = HashMap::new();
-    while let Some((names, values)) = reads.next().await {
-        match values {
-            Ok(values) => {
-                for (name, value) in values {
-                    let version = wanted.get(name.as_str()).copied().unwrap_or_default();
-                    keys.0.insert(name, (version, value));
-                }
-            }
-            Err(error) => {
-                let why = format!("its brain key cannot be read: {error}");
-                unread.extend(names.iter().map(|name| (name.clone(), why.clone())));
-            }
-        }
-    }
-    unread
 }

@@ -5,15 +5,16 @@ use jiff::{SignedDuration, Timestamp};
 use super::expiry::{Expiry, Stage};
 use super::facts::{CustomerFacts, profile_name};
 use super::feed::Answer;
+use super::tailscale::StoredKey;
 use super::{Problem, Word};
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
+use crate::aws::ec2::same_host;
 use crate::aws::ssm::Kind;
 use crate::aws::ssm::ParameterInfo;
 use crate::brain::Heartbeat;
 use crate::config::DEFAULT_TIMEOUT;
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
-use crate::smoke::checks::same_host;
 use crate::steps::first_heartbeat::RECENT;
 use crate::steps::host::metadata_differences;
 use crate::steps::iam_role::{self, POLICY_NAME, permission_policy_of};
@@ -26,6 +27,8 @@ pub(super) struct Case<'c> {
     /// What came of asking the brain; none where there is no host to ask about.
     pub answer: Option<&'c Answer>,
     pub expiry: Option<Expiry>,
+    /// What Tailscale knows of the stored auth key, where it was asked.
+    pub stored_key: Option<&'c StoredKey>,
     pub aws: &'c Aws,
     pub now: Timestamp,
 }
@@ -105,6 +108,28 @@ impl Found<'_> {
     }
 
     fn expiry(&mut self) {
+        let remedy = format!("m8trx rotate-tailscale-key {}", self.case.id);
+        match self.case.stored_key {
+            Some(StoredKey::Bad(error)) => {
+                let what = format!("the stored Tailscale auth key cannot be used: {error}");
+                self.add(Word::Misconfigured, what, remedy);
+                return;
+            }
+            Some(StoredKey::Gone { id }) => {
+                let what = format!(
+                    "Tailscale does not know its auth key {id}: it was revoked or has expired, or belongs to another tailnet"
+                );
+                self.add(Word::Misconfigured, what, remedy);
+                return;
+            }
+            Some(StoredKey::Known { id, problems, .. }) => {
+                for problem in problems {
+                    let what = format!("its Tailscale auth key {id}: {problem}");
+                    self.add(Word::Misconfigured, what, remedy.clone());
+                }
+            }
+            None => {}
+        }
         let Some(expiry) = self.case.expiry else {
             if self.case.facts.tailscale_auth_key.is_some() {
                 let what = "when its Tailscale auth key ends is not known".to_owned();
@@ -244,9 +269,20 @@ impl Found<'_> {
     fn host(&mut self, host: &Instance) {
         let name = self.case.id.resource_name();
         let remedy = self.onboard();
-        if matches!(host.state.as_str(), "stopped" | "stopping") {
-            let what = format!("{} is {}{}", host.id, host.state, reason(host));
-            self.add(Word::Silent, what, remedy.clone());
+        match host.state.as_str() {
+            "pending" | "running" => {}
+            "stopped" | "stopping" => {
+                let what = format!("{} is {}{}", host.id, host.state, reason(host));
+                self.add(Word::Silent, what, remedy.clone());
+            }
+            other => {
+                let what = format!(
+                    "{} is in a state that this program does not know, `{}`",
+                    host.id,
+                    other.escape_debug()
+                );
+                self.add(Word::Silent, what, None);
+            }
         }
         let differences = metadata_differences(host);
         if !differences.is_empty() {

@@ -6,8 +6,8 @@ pub mod expiry;
 pub mod facts;
 pub mod feed;
 mod judge;
-
-use std::collections::HashMap;
+pub mod keys;
+pub mod tailscale;
 
 use jiff::Timestamp;
 
@@ -18,9 +18,12 @@ use crate::brain::Brain;
 use crate::config::Settings;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::secret::ExposeSecret as _;
+use crate::tailnet::Tailnet;
 pub use document::*;
 use facts::{CustomerFacts, Facts};
-use feed::{Answer, Keys, Source};
+use feed::{Answer, Source};
+use keys::Keys;
+use tailscale::{StoredKey, StoredKeys};
 
 /// What happened, without the service's own words around it, and what would help.
 fn words(error: &AwsError) -> String {
@@ -37,9 +40,10 @@ fn seconds_ago(now: Timestamp, at: Timestamp) -> i64 {
 /// What is kept from one look at a fleet to the next.
 #[derive(Default)]
 pub struct Memory {
-    keys: Keys,
-    /// When Tailscale auth keys end, where Tailscale was asked.
-    pub expiries: HashMap<CustomerId, Timestamp>,
+    brain_keys: Keys,
+    auth_keys: Keys,
+    /// One client for all looks: it keeps its token.
+    tailnet: Option<Tailnet>,
 }
 
 /// Looks at every customer, or at those in `only`.
@@ -61,21 +65,55 @@ pub async fn look(
         .filter(|(_, customer)| everybody || customer.live_hosts().next().is_some())
         .map(|(id, customer)| (id, customer.brain_key.as_ref()))
         .collect();
-    let answers = feed::ask(&source, aws, &mut memory.keys, &asked, now).await;
+    let Memory {
+        brain_keys,
+        auth_keys,
+        tailnet,
+    } = memory;
+    if tailnet.is_none() {
+        *tailnet = settings.tailnet.clone().map(Tailnet::new);
+    }
+    let stored: Vec<(&CustomerId, &ParameterInfo)> = facts
+        .customers
+        .iter()
+        .filter_map(|(id, customer)| Some((id, customer.tailscale_auth_key.as_ref()?)))
+        .collect();
+    let of_tailscale = async {
+        match tailnet {
+            Some(tailnet) => tailscale::ask(tailnet, aws, auth_keys, &stored, now).await,
+            None => StoredKeys::default(),
+        }
+    };
+    let (answers, stored_keys) = futures::join!(
+        feed::ask(&source, aws, brain_keys, &asked, now),
+        of_tailscale
+    );
+    let mut notes = facts.notes.clone();
+    if let Some(problem) = stored_keys.problem {
+        notes.push(format!(
+            "what Tailscale knows of the auth keys is not known for all: {problem}"
+        ));
+    }
     brain.problem = answers.problem.filter(|_| !asked.is_empty());
 
     let mut customers: Vec<CustomerStatus> = facts
         .customers
         .iter()
         .map(|(id, customer)| {
-            let expiry = customer.tailscale_auth_key.as_ref().and_then(|parameter| {
-                expiry::expiry(parameter.modified, memory.expiries.get(id).copied())
-            });
+            let stored_key = stored_keys.by_customer.get(id);
+            let parameter = customer.tailscale_auth_key.as_ref();
+            let written = parameter.and_then(|parameter| parameter.modified);
+            let expiry = match stored_key {
+                Some(StoredKey::Known { expires, .. }) => expiry::expiry(written, *expires),
+                Some(StoredKey::Gone { .. } | StoredKey::Bad(_)) => None,
+                None => expiry::expiry(written, None),
+            };
             let case = judge::Case {
                 id,
                 facts: customer,
                 answer: answers.by_customer.get(id),
                 expiry,
+                stored_key,
                 aws,
                 now,
             };
@@ -93,18 +131,12 @@ pub async fn look(
         .filter(|id| !facts.customers.contains_key(*id))
         .cloned()
         .collect();
-    Ok(FleetStatus {
-        schema: "m8trx.status/1",
-        at: now,
-        account: aws.account.clone(),
-        region: aws.region.clone(),
-        summary: Summary::of(&customers),
-        brain,
-        problems,
-        notes: facts.notes,
-        customers,
-        not_found,
-    })
+    let mut status = FleetStatus::new(&aws.account, &aws.region, brain, customers);
+    status.at = now;
+    status.problems = problems;
+    status.notes = notes;
+    status.not_found = not_found;
+    Ok(status)
 }
 
 /// How the brain is asked: its database where one is configured, else the URL that hosts are given.
@@ -175,6 +207,19 @@ fn customer_status(case: &judge::Case<'_>) -> CustomerStatus {
         parameters: Parameters {
             brain_key: parameter(&facts.brain_key),
             tailscale_auth_key: parameter(&facts.tailscale_auth_key),
+            tailscale_auth_key_id: match case.stored_key {
+                Some(StoredKey::Known { id, .. } | StoredKey::Gone { id }) => Some(id.clone()),
+                _ => None,
+            },
+            tailscale_auth_key_good: case.stored_key.map(|key| match key {
+                StoredKey::Known { problems, .. } => {
+                    problems.is_empty()
+                        && case
+                            .expiry
+                            .is_none_or(|e| e.stage(now) != expiry::Stage::Ended)
+                }
+                StoredKey::Gone { .. } | StoredKey::Bad(_) => false,
+            }),
             tailscale_auth_key_expiry: case.expiry.map(|expiry| ExpiryStatus {
                 expiry,
                 stage: expiry.stage(now),

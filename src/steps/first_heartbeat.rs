@@ -124,6 +124,7 @@ impl FirstHeartbeat {
             region: Some(&self.0.aws.region),
             state,
             console,
+            first_boot: self.0.found.launched.get().is_some(),
             ..Situation::default()
         }
     }

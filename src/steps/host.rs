@@ -215,6 +215,7 @@ impl Host {
 
     fn launched(&self, host: Instance) -> Outcome {
         let detail = format!("{} ({})", host.id, self.0.instance_type);
+        let _ = self.0.found.launched.set(());
         let _ = self.0.found.host.set(host);
         Outcome::Created(detail)
     }

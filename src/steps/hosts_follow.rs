@@ -13,14 +13,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::aws::Aws;
-use crate::aws::ec2::Instance;
+use crate::aws::ec2::{Instance, same_host};
 use crate::brain::client::KeyCheck;
 use crate::brain::database::Database;
 use crate::brain::{Brain, BrainError, Heartbeat};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString};
-use crate::smoke::checks::same_host;
 use crate::terminal::text;
 
 /// How many customers are asked about at once: SSM answers 40 reads a second by default.

@@ -126,6 +126,8 @@ pub struct Found {
     pub brain_key: OnceLock<BrainKey>,
     /// The host, once it exists.
     pub host: OnceLock<Instance>,
+    /// Set where this run has launched it.
+    pub launched: OnceLock<()>,
     /// Only a heartbeat after this counts, where the next one is wanted.
     pub heartbeat_after: OnceLock<Timestamp>,
     /// The heartbeat that was found or came.

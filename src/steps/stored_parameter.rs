@@ -121,6 +121,20 @@ impl StoredParameter {
         if same {
             return Ok(version);
         }
+        if let Some(back) = &back
+            && back.kind != self.id.kind().name()
+        {
+            return Err(StepError::Precondition {
+                problem: format!(
+                    "{name} was stored, and AWS kept its type, {}: it should be {}",
+                    back.kind,
+                    self.id.kind().name()
+                ),
+                hint: format!(
+                    "delete it with `m8trx params delete {name}`, then run the same command again"
+                ),
+            });
+        }
         Err(StepError::Precondition {
             problem: match back {
                 Some(back) => format!(
@@ -195,6 +209,21 @@ impl Step for StoredParameter {
             });
             return Ok(Outcome::Created(format!("{name}, version {version}")));
         };
+        if now.value.expose_secret() == value && now.kind == kind.name() {
+            // What lacks are tags, or somebody else stored it meanwhile.
+            if !tags.is_empty() {
+                self.aws.tag_parameter(&name, &tags).await?;
+            }
+            let _ = self.stored.set(Stored {
+                before: Some(now.version),
+                version: now.version,
+                replaced_key: None,
+            });
+            return Ok(Outcome::Updated(format!(
+                "{name}: tagged, version {}",
+                now.version
+            )));
+        }
         let version = self
             .aws
             .overwrite_parameter(&name, value, kind, &tags)

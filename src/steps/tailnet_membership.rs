@@ -24,7 +24,7 @@ pub async fn minted_keys(
         key.is_of(customer)
             && match &own {
                 Some(own) => key.description == *own,
-                None => key.description.starts_with("m8trx-"),
+                None => key.is_minted(),
             }
     });
     Ok(keys)

@@ -44,6 +44,13 @@ impl TailscaleAuthKeyParameter {
             if !problems.is_empty() {
                 return Ok(Err(format!("key {}: {}", key.id(), problems.join("; "))));
             }
+            // Only where it can be mended: a machine that cannot sign must still be able to look.
+            if !lock::is_wrapped(&key) && membership::lock_state(tailnet).await? == LockState::On {
+                return Ok(Err(format!(
+                    "Tailnet Lock is on, and the key {} is not signed for it",
+                    key.id()
+                )));
+            }
             if let Some(days) = known.days_left(now) {
                 detail.push_str(&format!(", good for {days} more days"));
             }
@@ -127,6 +134,36 @@ impl TailscaleAuthKeyParameter {
                     next.key.id()
                 ),
             },
+        }
+    }
+
+    /// A key of this program's own making that is replaced has no more use. The new one is stored, so a failure is only
+    /// told.
+    async fn revoke_replaced(&self, old: Option<&Parameter>, next: &NextKey, run: &StepRun) {
+        let old = old.and_then(|old| TailscaleAuthKey::parse(old.value.expose_secret()).ok());
+        let (Some(tailnet), Some(old)) = (&self.0.tailnet, old) else {
+            return;
+        };
+        if old.id() == next.key.id() {
+            return;
+        }
+        let revoked = async {
+            match tailnet.auth_key(old.id()).await? {
+                Some(known)
+                    if known.is_of(&self.0.customer)
+                        && known.is_minted()
+                        && !known.is_dead(Timestamp::now()) =>
+                {
+                    tailnet.revoke_key(old.id()).await
+                }
+                _ => Ok(false),
+            }
+        };
+        if let Err(error) = revoked.await {
+            run.progress(format!(
+                "the replaced key {} is still good, since it could not be revoked: {error}",
+                old.id()
+            ));
         }
     }
 
@@ -245,7 +282,10 @@ impl Step for TailscaleAuthKeyParameter {
         let next = self.next_key(run).await?;
         run.progress("storing the key");
         match self.store(&next, now.is_some()).await {
-            Ok(Some(outcome)) => Ok(outcome),
+            Ok(Some(outcome)) => {
+                self.revoke_replaced(now.as_ref(), &next, run).await;
+                Ok(outcome)
+            }
             Ok(None) => {
                 self.discard(&next).await?;
                 Ok(Outcome::Adopted(format!(

@@ -1,19 +1,19 @@
-//! Tailscale's API: settings, the token, and what every call shares.
+//! Tailscale's API: settings, and what every call shares.
 //!
 //! Sources: the published description of the API (`https://api.tailscale.com/api/v2`) and Tailscale's own Go client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode, header};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::error::{Refusal, TailnetError, clean};
 use super::keys::AuthKey;
+use super::token::Token;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Where the API is unless told otherwise.
@@ -25,8 +25,6 @@ pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a call waits altogether where the API asks for patience.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A token this close to its end is not used any more.
-const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// Larger than any policy file or list of devices.
 const MAX_ANSWER_LENGTH: usize = 64 * 1024 * 1024;
 
@@ -57,16 +55,11 @@ pub struct TailnetSettings {
 pub struct Tailnet(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    http: reqwest::Client,
-    settings: TailnetSettings,
-    token: Mutex<Option<Token>>,
+    pub(super) http: reqwest::Client,
+    pub(super) settings: TailnetSettings,
+    pub(super) token: Mutex<Option<Token>>,
     /// What was looked up of keys: a list that gives ids only is not looked through again and again.
     pub(super) known_keys: std::sync::Mutex<HashMap<String, AuthKey>>,
-}
-
-struct Token {
-    secret: SecretString,
-    good_until: Instant,
 }
 
 impl std::fmt::Debug for Tailnet {
@@ -121,27 +114,12 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: SecretText,
-    #[serde(default)]
-    expires_in: Option<u64>,
-}
-
-struct SecretText(SecretString);
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
-    }
-}
-
 /// An answer before its status is judged.
-struct Raw {
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    is_page: bool,
-    answer: Answer,
+pub(super) struct Raw {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) is_page: bool,
+    pub(super) answer: Answer,
 }
 
 impl Tailnet {
@@ -178,82 +156,18 @@ impl Tailnet {
         &self.0.settings.tailnet
     }
 
-    /// Gets a token, which proves id and secret.
-    pub async fn sign_in(&self) -> Result<(), TailnetError> {
-        self.token().await.map(drop)
-    }
-
     fn api_url(&self) -> String {
         let url = self.0.settings.api_url.as_str();
         url.trim_end_matches('/').to_owned()
     }
 
-    fn url(&self, path: &[&str]) -> String {
+    pub(super) fn url(&self, path: &[&str]) -> String {
         let mut url = format!("{}/api/v2", self.api_url());
         for part in path {
             url.push('/');
             url.extend(percent_encoding::utf8_percent_encode(part, RESERVED));
         }
         url
-    }
-
-    async fn token(&self) -> Result<SecretString, TailnetError> {
-        const OPERATION: &str = "give a token";
-        let mut held = self.0.token.lock().await;
-        if let Some(token) = held
-            .as_ref()
-            .filter(|token| Instant::now() < token.good_until)
-        {
-            return Ok(token.secret.clone());
-        }
-        let settings = &self.0.settings;
-        let form = form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "client_credentials")
-            .append_pair("client_id", &settings.client_id)
-            .append_pair("client_secret", settings.client_secret.expose_secret())
-            .finish();
-        let asked = Instant::now();
-        let mut waited = Duration::ZERO;
-        let raw = loop {
-            let request = self
-                .0
-                .http
-                .post(self.url(&["oauth", "token"]))
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .header(header::ACCEPT, "application/json")
-                .body(form.clone());
-            let raw = self.exchange(OPERATION, request).await?;
-            if raw.status != StatusCode::TOO_MANY_REQUESTS {
-                break raw;
-            }
-            wait(OPERATION, raw.retry_after, &mut waited).await?;
-        };
-        if raw.is_page {
-            return Err(self.not_the_api(OPERATION, raw.status));
-        }
-        if raw.status.is_client_error() {
-            return Err(TailnetError::Client {
-                client_id: settings.client_id.clone(),
-                status: raw.status.as_u16(),
-                message: Refusal::parse(&raw.answer.body).message,
-            });
-        }
-        if !raw.status.is_success() {
-            return Err(TailnetError::Status {
-                status: raw.status.as_u16(),
-                operation: OPERATION,
-                refusal: Refusal::parse(&raw.answer.body),
-            });
-        }
-        let answer: TokenAnswer = decode(OPERATION, &raw.answer.body)?;
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(3600));
-        let token = Token {
-            secret: answer.access_token.0,
-            good_until: asked + life.saturating_sub(TOKEN_MARGIN),
-        };
-        let secret = token.secret.clone();
-        *held = Some(token);
-        Ok(secret)
     }
 
     /// Asks once; waits and asks again only where the API said no without doing anything: 429, and 401 to a token that
@@ -322,18 +236,7 @@ impl Tailnet {
         }
     }
 
-    /// Lets go of a token that was refused, unless another call has renewed it already.
-    async fn forget(&self, refused: &SecretString) {
-        let mut held = self.0.token.lock().await;
-        if held
-            .as_ref()
-            .is_some_and(|token| token.secret.expose_secret() == refused.expose_secret())
-        {
-            *held = None;
-        }
-    }
-
-    fn not_the_api(&self, operation: &'static str, status: StatusCode) -> TailnetError {
+    pub(super) fn not_the_api(&self, operation: &'static str, status: StatusCode) -> TailnetError {
         TailnetError::NotTheApi {
             url: self.api_url(),
             status: status.as_u16(),
@@ -342,7 +245,7 @@ impl Tailnet {
     }
 
     /// Sends a request and reads the whole answer.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         operation: &'static str,
         request: reqwest::RequestBuilder,
@@ -408,7 +311,7 @@ fn text_of(response: &Response, name: header::HeaderName) -> Option<&str> {
 }
 
 /// Waits as long as the API asks, as far as the patience for one call goes.
-async fn wait(
+pub(super) async fn wait(
     operation: &'static str,
     retry_after: Option<Duration>,
     waited: &mut Duration,

@@ -6,9 +6,11 @@ pub mod doctor;
 pub mod error;
 pub mod keys;
 pub mod lock;
+mod minting;
 pub mod policy;
 pub mod policy_file;
 pub mod standing;
+mod token;
 
 pub use client::{Tailnet, TailnetSettings};
 pub use error::TailnetError;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
+use console::measure_text_width;
 use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::text::{age, foreign};
+use crate::brain::activity::Hour;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::status::expiry::Stage;
 use crate::status::{CustomerStatus, FleetStatus, HostStatus, ParameterStatus, Word};
@@ -74,37 +76,29 @@ impl StatusDocument {
         writeln!(f, ", {source}")
     }
 
-    fn table(&self, listed: &[&CustomerStatus]) -> Table {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_header([
-                "CUSTOMER",
-                "STATUS",
-                "HOST",
-                "STATE",
-                "TYPE",
-                "LAUNCHED",
-                "HEARTBEAT",
-                "SESSIONS/H",
-                "TOOLS/H",
-                "BRAIN KEY",
-                "TAILSCALE KEY",
-            ]);
-        if let Some(width) = self.width {
-            table.set_width(width);
-        }
-        for customer in listed {
-            table.add_row(row(customer));
-        }
-        // What is copied must not be broken in two.
-        for column in [0, 1, 2] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_constraint(ColumnConstraint::ContentWidth);
+    /// One line for each host where that fits, else two.
+    fn table(&self, listed: &[&CustomerStatus]) -> Vec<String> {
+        let wide = lines(&table(
+            &WIDE,
+            listed.iter().map(|customer| wide_row(customer)),
+        ));
+        let widest = wide.iter().map(|line| measure_text_width(line)).max();
+        match self.width {
+            Some(width) if widest > Some(usize::from(width)) => {
+                let mut narrow = table(&NARROW, listed.iter().map(|customer| narrow_row(customer)));
+                narrow
+                    .set_content_arrangement(ContentArrangement::Dynamic)
+                    .set_width(width);
+                // What is copied must not be broken in two.
+                for column in [0, 2] {
+                    if let Some(column) = narrow.column_mut(column) {
+                        column.set_constraint(ColumnConstraint::ContentWidth);
+                    }
+                }
+                lines(&narrow)
             }
+            _ => wide,
         }
-        table
     }
 
     /// What a person should see to, line by line; what many customers share is said once.
@@ -204,8 +198,8 @@ impl fmt::Display for StatusDocument {
             .collect();
         if !listed.is_empty() {
             writeln!(f)?;
-            for line in self.table(&listed).lines() {
-                writeln!(f, "{}", line.trim_end())?;
+            for line in self.table(&listed) {
+                writeln!(f, "{line}")?;
             }
         }
         let left_out = status.customers.len() - listed.len();
@@ -241,6 +235,47 @@ fn seconds(seconds: i64) -> SignedDuration {
     SignedDuration::from_secs(seconds)
 }
 
+const WIDE: [&str; 11] = [
+    "CUSTOMER",
+    "STATUS",
+    "HOST",
+    "STATE",
+    "TYPE",
+    "UP",
+    "BEAT",
+    "SESSIONS/H",
+    "TOOLS/H",
+    "BRAIN KEY",
+    "TAILSCALE KEY",
+];
+const NARROW: [&str; 5] = ["CUSTOMER", "STATUS", "HOST", "LAST HOUR", "KEYS"];
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for row in rows {
+        // Each line on its own: what comes from AWS and the brain may hold anything.
+        table.add_row(row.iter().map(|cell| {
+            let lines: Vec<String> = cell.split('\n').map(|line| foreign(line, 80)).collect();
+            lines.join("\n")
+        }));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn lines(table: &Table) -> Vec<String> {
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
 /// One line for each host.
 fn per_host(customer: &CustomerStatus, cell: impl Fn(&HostStatus) -> String) -> String {
     if customer.hosts.is_empty() {
@@ -250,59 +285,200 @@ fn per_host(customer: &CustomerStatus, cell: impl Fn(&HostStatus) -> String) -> 
     cells.join("\n")
 }
 
-fn row(customer: &CustomerStatus) -> Vec<String> {
-    let unknown = || "-".to_owned();
-    let parameter = |stored: &Option<ParameterStatus>| match stored {
-        None => "missing".to_owned(),
-        Some(stored) => {
-            let stored_ago = stored.age_s.map_or_else(unknown, |s| age(seconds(s)));
-            if stored.kind == "SecureString" {
-                stored_ago
-            } else {
-                format!("{stored_ago} {}", stored.kind)
-            }
-        }
-    };
-    let parameters = &customer.parameters;
-    let mut auth_key = parameter(&parameters.tailscale_auth_key);
-    if let Some(expiry) = &parameters.tailscale_auth_key_expiry {
-        auth_key = match expiry.stage {
-            Stage::Ended => format!("{auth_key}, ended"),
-            Stage::Good | Stage::Soon => {
-                format!("{auth_key}, {} left", age(seconds(expiry.left_s)))
-            }
-        };
+fn since(age_s: Option<i64>) -> String {
+    age_s.map_or_else(|| "-".to_owned(), |s| age(seconds(s)))
+}
+
+fn instance_type(host: &HostStatus) -> String {
+    host.instance_type.clone().unwrap_or_else(|| "-".to_owned())
+}
+
+/// How long ago the last heartbeat was; none where that is not known.
+fn beat(customer: &CustomerStatus) -> Option<String> {
+    let told = customer.last_hour.is_some() || customer.last_hour_problem.is_some();
+    match &customer.heartbeat {
+        Some(beat) => Some(age(seconds(beat.age_s))),
+        None => told.then(|| "never".to_owned()),
     }
+}
+
+fn sessions(hour: &Hour) -> String {
+    let sign = if hour.at_least { "+" } else { "" };
+    match hour.sessions_failed {
+        0 => format!("{}{sign}", hour.sessions_started),
+        failed => format!("{}{sign}, {failed} failed", hour.sessions_started),
+    }
+}
+
+fn tools(hour: &Hour) -> String {
+    format!(
+        "{}{}",
+        hour.tool_calls,
+        if hour.at_least { "+" } else { "" }
+    )
+}
+
+/// The age of a parameter, and its type where that is wrong.
+fn parameter(stored: Option<&ParameterStatus>) -> String {
+    match stored {
+        None => "missing".to_owned(),
+        Some(stored) if stored.kind == "SecureString" => since(stored.age_s),
+        Some(stored) => format!("{} {}", since(stored.age_s), stored.kind),
+    }
+}
+
+fn auth_key(customer: &CustomerStatus) -> String {
+    let parameters = &customer.parameters;
+    let stored = parameter(parameters.tailscale_auth_key.as_ref());
+    match &parameters.tailscale_auth_key_expiry {
+        None if parameters.tailscale_auth_key_good == Some(false) => format!("{stored}, not good"),
+        None => stored,
+        Some(expiry) if expiry.stage == Stage::Ended => format!("{stored}, ended"),
+        Some(expiry) => format!("{stored}, {} left", age(seconds(expiry.left_s))),
+    }
+}
+
+fn wide_row(customer: &CustomerStatus) -> Vec<String> {
+    let unknown = || "-".to_owned();
     let hour = customer.last_hour.as_ref();
-    let sign = hour.map_or("", |hour| if hour.at_least { "+" } else { "" });
     vec![
         customer.customer.to_string(),
         customer.status.name().to_owned(),
         per_host(customer, |host| host.instance_id.clone()),
         per_host(customer, |host| host.state.clone()),
-        per_host(customer, |host| {
-            host.instance_type.clone().unwrap_or_else(unknown)
-        }),
-        per_host(customer, |host| {
-            host.age_s
-                .map_or_else(unknown, |s| format!("{} ago", age(seconds(s))))
-        }),
-        customer
-            .heartbeat
-            .as_ref()
-            .map_or_else(unknown, |beat| format!("{} ago", age(seconds(beat.age_s)))),
-        hour.map_or_else(unknown, |hour| match hour.sessions_failed {
-            0 => format!("{}{sign}", hour.sessions_started),
-            failed => format!("{}{sign}, {failed} failed", hour.sessions_started),
-        }),
-        hour.map_or_else(unknown, |hour| format!("{}{sign}", hour.tool_calls)),
-        parameter(&parameters.brain_key),
-        auth_key,
+        per_host(customer, instance_type),
+        per_host(customer, |host| since(host.age_s)),
+        beat(customer).unwrap_or_else(unknown),
+        hour.map_or_else(unknown, sessions),
+        hour.map_or_else(unknown, tools),
+        parameter(customer.parameters.brain_key.as_ref()),
+        auth_key(customer),
     ]
-    .into_iter()
-    .map(|cell| {
-        let lines: Vec<String> = cell.split('\n').map(|line| foreign(line, 80)).collect();
-        lines.join("\n")
-    })
-    .collect()
+}
+
+fn narrow_row(customer: &CustomerStatus) -> Vec<String> {
+    let beat = match beat(customer) {
+        Some(ago) if customer.heartbeat.is_some() => format!("beat {ago} ago"),
+        Some(_) => "never beat".to_owned(),
+        None => "beat unknown".to_owned(),
+    };
+    let hour = match &customer.last_hour {
+        None => "-".to_owned(),
+        Some(hour) => format!("sessions {}\ntools {}", sessions(hour), tools(hour)),
+    };
+    vec![
+        customer.customer.to_string(),
+        format!("{}\n{beat}", customer.status.name()),
+        per_host(customer, |host| {
+            format!(
+                "{}\n{} {}, {}",
+                host.instance_id,
+                host.state,
+                instance_type(host),
+                since(host.age_s)
+            )
+        }),
+        hour,
+        format!(
+            "brain {}\ntailscale {}",
+            parameter(customer.parameters.brain_key.as_ref()),
+            auth_key(customer)
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::status::expiry;
+    use crate::status::{BrainStatus, ExpiryStatus, HeartbeatStatus, Parameters};
+
+    fn customer(id: &str) -> CustomerStatus {
+        let now = Timestamp::UNIX_EPOCH;
+        let stored = || ParameterStatus {
+            kind: "SecureString".to_owned(),
+            version: 1,
+            modified: Some(now),
+            age_s: Some(29 * 86_400),
+        };
+        CustomerStatus {
+            customer: id.parse().unwrap(),
+            status: Word::Misconfigured,
+            needs_person: true,
+            problems: Vec::new(),
+            parameters: Parameters {
+                brain_key: Some(stored()),
+                tailscale_auth_key: Some(stored()),
+                tailscale_auth_key_id: None,
+                tailscale_auth_key_good: None,
+                tailscale_auth_key_expiry: Some(ExpiryStatus {
+                    expiry: expiry::expiry(Some(now), None).unwrap(),
+                    stage: Stage::Good,
+                    left_s: 61 * 86_400,
+                }),
+                others: Vec::new(),
+            },
+            hosts: vec![HostStatus {
+                instance_id: "i-0123456789abcdef0".to_owned(),
+                state: "running".to_owned(),
+                state_reason: None,
+                instance_type: Some("m7i.48xlarge".to_owned()),
+                launched: None,
+                age_s: Some(3_600),
+                instance_profile: None,
+            }],
+            heartbeat: Some(HeartbeatStatus {
+                ts: now,
+                age_s: 120,
+                hostname: "ip-1".to_owned(),
+            }),
+            last_hour: Some(Hour {
+                sessions_started: 1_234,
+                sessions_failed: 56,
+                at_least: true,
+                ..Hour::default()
+            }),
+            last_hour_problem: None,
+        }
+    }
+
+    fn document(customers: Vec<CustomerStatus>) -> StatusDocument {
+        StatusDocument::new(
+            FleetStatus::new(
+                "123456789012",
+                "eu-central-1",
+                BrainStatus {
+                    source: None,
+                    url: None,
+                    url_modified: None,
+                    problem: None,
+                },
+                customers,
+            ),
+            true,
+        )
+    }
+
+    #[test]
+    fn the_table_fits_its_terminal_and_breaks_no_id() {
+        let long = format!("cust_{}", "a".repeat(30));
+        for (width, columns) in [(200, 11), (110, 5), (80, 5)] {
+            let shown = document(vec![customer("cust_a"), customer(&long[..20])])
+                .with_width(Some(width))
+                .to_string();
+            let table: Vec<&str> = shown.lines().skip(2).collect();
+            let header: Vec<&str> = table[0].split("  ").filter(|h| !h.is_empty()).collect();
+            assert_eq!(header.len(), columns, "{shown}");
+            for line in &table {
+                assert!(
+                    measure_text_width(line) <= usize::from(width),
+                    "{width}: {line}"
+                );
+            }
+            assert_eq!(shown.matches("i-0123456789abcdef0").count(), 2, "{shown}");
+            assert!(shown.contains(&long[..20]), "{shown}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ec2::types::{HttpTokensState, InstanceMetadataTagsState};
-use aws_sdk_ssm::types::{ParameterType, Tag};
+use aws_sdk_ssm::types::{ParameterType, ResourceTypeForTagging, Tag};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::runtime::Runtime;
@@ -66,6 +66,21 @@ impl Cloud {
         let put = self.ssm().put_parameter().name(name).value(value);
         let put = put.r#type(ParameterType::SecureString).tags(tag.unwrap());
         self.runtime.block_on(put.send()).unwrap();
+    }
+
+    /// Stores a String, as somebody does who leaves the type out.
+    pub fn put_plain(&self, name: &str, value: &str) {
+        let put = self.ssm().put_parameter().name(name).value(value);
+        let put = put.r#type(ParameterType::String).overwrite(true);
+        self.runtime.block_on(put.send()).unwrap();
+    }
+
+    /// Takes the customer's tag off a parameter.
+    pub fn untag_parameter(&self, name: &str) {
+        let untag = self.ssm().remove_tags_from_resource().resource_id(name);
+        let untag = untag.resource_type(ResourceTypeForTagging::Parameter);
+        let untag = untag.tag_keys("Customer");
+        self.runtime.block_on(untag.send()).unwrap();
     }
 
     /// Takes a tag off a role, changes who may assume it, empties its policy and attaches one that leaks.

@@ -48,6 +48,15 @@ impl Fleet {
         surroundings
     }
 
+    /// The same without Tailscale's API.
+    pub fn surroundings_without_tailscale(&self) -> Surroundings {
+        let mut surroundings = self.surroundings();
+        surroundings
+            .variables
+            .retain(|name, _| !name.starts_with("M8TRX_TAILSCALE_CLIENT"));
+        surroundings
+    }
+
     /// A customer of this many days whose host beat so many minutes ago; gives the host.
     pub fn settle(&self, id: &str, days: i64, beat_minutes_ago: Option<i64>) -> String {
         self.settle_minutes(id, 24 * 60 * days, beat_minutes_ago)

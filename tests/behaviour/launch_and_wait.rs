@@ -131,6 +131,16 @@ fn the_next_heartbeat_is_a_later_one() {
     let next = next.assert_code(0).json();
     assert_eq!(next["heartbeat"]["hostname"], "ip-172-31-0-99");
     assert_eq!(next["was_there"], false);
+
+    let mut waiting = surroundings.start(&["wait", "cust_a", "--next"]);
+    assert!(waiting.read_until(|line| line.starts_with("first-heartbeat: ")));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(waiting.child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let interrupted = waiting.end();
+    assert!(
+        interrupted.assert_code(130).stderr.contains("interrupted"),
+        "{interrupted:?}"
+    );
 }
 
 /// Starting is told and tried; the sandbox's hosts boot once, so that moto is where it also succeeds.

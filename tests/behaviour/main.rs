@@ -13,6 +13,8 @@ mod iam;
 mod interrupted;
 mod launch_and_wait;
 mod mint_key;
+mod odd_brain;
+mod offboard;
 mod onboard;
 mod operator_policy;
 mod params;

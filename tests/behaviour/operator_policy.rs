@@ -134,6 +134,18 @@ fn without(policy: &Value, action: &str) -> Value {
     less
 }
 
+/// The constant of a call in the table: `GET_PARAMETER` for `GetParameter`.
+fn constant(action: &str) -> String {
+    let mut name = String::new();
+    for letter in action.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
 struct Customers(u32);
 
 impl Customers {
@@ -169,8 +181,9 @@ fn check(command: &str, known: &BTreeSet<&str>) {
         for (service, action, allowed) in &calls {
             assert!(
                 *allowed,
-                "`m8trx {command}` calls {service}:{action}, and its policy does not allow it: add the call to the row of \
-                 `{command}` in COMMANDS, or a permission to its constant, in src/aws/operations.rs\n{ended:?}"
+                "`m8trx {command}` calls {service}:{action}, and its policy does not allow it: add {} to the row of \
+                 `{command}` in COMMANDS of src/aws/operations.rs, or to that constant the permission that the hint names\n{ended:?}",
+                constant(action)
             );
         }
         ended.assert_code(run.code);
@@ -211,12 +224,18 @@ fn check(command: &str, known: &BTreeSet<&str>) {
         .iter()
         .map(|operation| (operation.service, operation.name.to_owned()))
         .collect();
-    let too_few: Vec<_> = made.difference(&named).collect();
+    let too_few: Vec<String> = made
+        .difference(&named)
+        .map(|(_, action)| constant(action))
+        .collect();
     assert!(
         too_few.is_empty(),
         "`m8trx {command}` calls {too_few:?}: name them in its row of COMMANDS in src/aws/operations.rs"
     );
-    let too_many: Vec<_> = named.difference(&made).collect();
+    let too_many: Vec<String> = named
+        .difference(&made)
+        .map(|(_, action)| constant(action))
+        .collect();
     assert!(
         too_many.is_empty(),
         "no run of `m8trx {command}` here calls {too_many:?}: take them out of its row of COMMANDS in \

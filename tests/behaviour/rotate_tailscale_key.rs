@@ -344,3 +344,10 @@ fn a_key_of_another_customer_is_refused_where_it_can_be_looked_up() {
     );
     assert_eq!(sandbox.changes(), before);
 }
+
+#[test]
+fn its_reference() {
+    let help = Surroundings::new().m8trx(&["rotate-tailscale-key", "--help"]);
+    let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
+    insta::assert_snapshot!("help", own);
+}

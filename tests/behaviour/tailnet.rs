@@ -74,6 +74,15 @@ impl Console {
         .collect()
     }
 
+    /// The ids of the good keys for a tag.
+    pub fn keys_of(&self, tag: &str) -> Vec<String> {
+        self.keys()
+            .iter()
+            .filter(|key| key["capabilities"]["devices"]["create"]["tags"][0] == tag)
+            .map(|key| key["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
     pub fn revoke(&self, id: &str) {
         self.api(&format!("/tailnet/-/keys/{id}"), &["-X", "DELETE"]);
     }

@@ -260,14 +260,15 @@ fn half_a_client_is_refused_and_none_says_what_to_click() {
 fn a_smoke_run_takes_its_key_and_device_with_it() {
     let sandbox = RunningSandbox::up();
     let (surroundings, console) = (Surroundings::of(&sandbox), Console::of(&sandbox));
+    // Otherwise a device would be gone with its host, whoever removed it.
+    console.conduct(json!({"ephemeral_devices_linger": true}));
     surroundings.m8trx(&ONBOARD).assert_code(0);
     let neighbours = console.keys();
     let smoke = surroundings.m8trx(&["smoke", "--yes", "--output", "json"]);
     let removed = smoke.assert_code(0).json()["removed"].to_string();
-    assert!(
-        removed.contains("auth key k") && removed.contains(", revoked"),
-        "{removed}"
-    );
+    for words in ["auth key k", ", revoked", "tailnet device n"] {
+        assert!(removed.contains(words), "{words}: {removed}");
+    }
     assert_eq!(console.keys(), neighbours);
     assert_eq!(console.tagged("tag:m8trx-cust-b4-smoke"), 0);
 

@@ -160,10 +160,24 @@ fn a_key_is_signed_before_it_is_stored() {
         "{made}"
     );
     assert_eq!(key_files(&surroundings), Vec::<PathBuf>::new());
-    // A stored key that is signed is known by its id like any other.
+    // A stored key that is signed is known by its id like any other, and nothing is done to it.
     let again = surroundings.m8trx(&ONBOARD);
     again.assert_code(0);
     assert_eq!(console.count("POST", "/keys"), 2);
+    assert_eq!(sandbox.count("PutParameter"), 3);
+
+    // One that is not signed is replaced, and revoked.
+    console.conduct(json!({"lock": false}));
+    surroundings.set("LOCK", "false");
+    let onboard = ["onboard", "cust_other", "--yes", "--output", "json"];
+    surroundings.m8trx(&onboard).assert_code(0);
+    let unsigned = console.keys_of("tag:m8trx-cust-other");
+    console.conduct(json!({"lock": true}));
+    surroundings.set("LOCK", "true");
+    surroundings.m8trx(&onboard).assert_code(0);
+    let signed = console.keys_of("tag:m8trx-cust-other");
+    assert_eq!((unsigned.len(), signed.len()), (1, 1));
+    assert_ne!(unsigned, signed);
 }
 
 #[test]

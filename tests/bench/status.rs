@@ -53,6 +53,18 @@ fn status(sandbox: &Sandbox) -> Command {
     command
 }
 
+/// Seconds of processor time that ended children have taken (fields 16 and 17 of proc(5)'s stat, in hundredths).
+fn children_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: f64 = fields
+        .skip(13)
+        .take(2)
+        .map(|ticks| ticks.parse::<f64>().unwrap())
+        .sum();
+    ticks / 100.0
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -108,7 +120,10 @@ fn main() -> ExitCode {
     }
     let few = (customers / 10).max(1);
     let (short, _) = measure(&runtime, few, looks);
+    let before = children_cpu();
     let (long, calls) = measure(&runtime, customers, looks);
+    let cpu = (children_cpu() - before) / looks as f64;
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     for (action, count) in &calls {
         writeln!(out, "{action:>32} {count}").unwrap();
     }
@@ -120,6 +135,12 @@ fn main() -> ExitCode {
         long.as_secs_f64(),
         TARGET.as_secs(),
         total as f64 / customers as f64
+    )
+    .unwrap();
+    writeln!(
+        out,
+        "each took {cpu:.2} s of processor time; load {}",
+        load.split(' ').next().unwrap_or_default()
     )
     .unwrap();
     writeln!(

@@ -201,6 +201,44 @@ fn the_first_heartbeat_is_found_in_the_database() {
 }
 
 #[test]
+fn the_next_heartbeat_and_who_follows_are_found_in_the_database() {
+    let database = PostgreSql::start();
+    let sandbox = RunningSandbox::up();
+    let mut surroundings = Surroundings::of(&sandbox);
+    surroundings
+        .m8trx(&["onboard", "cust_a", "--yes"])
+        .assert_code(0);
+    let url = surroundings.file("database-url", &database.url());
+    surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", url.to_str().unwrap());
+    let following = || {
+        let got = surroundings.m8trx(&["brain-url", "get", "--hosts", "--output", "json"]);
+        got.assert_code(0).json()["hosts"]["following"].clone()
+    };
+    assert_eq!(following(), 0);
+    database.beat("cust_a", "ip-of-now", "0 s");
+    assert_eq!(following(), 1);
+    // The database needs no key of the customer.
+    surroundings
+        .m8trx(&["params", "delete", "cust_a/brain-key", "--yes"])
+        .assert_code(0);
+    let mut run = surroundings.start(&[
+        "wait",
+        "cust_a",
+        "--next",
+        "--timeout",
+        "2m",
+        "--output",
+        "json",
+    ]);
+    assert!(run.read_until(|line| line.starts_with("first-heartbeat: ")));
+    database.beat("cust_ab", "ip-neighbour", "0 s");
+    database.beat("cust_a", "ip-that-is-next", "0 s");
+    let ended = run.end();
+    let document = ended.assert_code(0).json();
+    assert_eq!(document["heartbeat"]["hostname"], "ip-that-is-next");
+}
+
+#[test]
 fn smoke_reads_the_hostname_and_the_tool_call_from_the_database() {
     let database = PostgreSql::start();
     for (hostname, code) in [("ip-172-31-0-10", 0), ("ip-of-another-machine", 1)] {

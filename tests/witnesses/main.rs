@@ -6,6 +6,7 @@
 mod common;
 mod smoke;
 mod status;
+mod steps;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -9,10 +9,11 @@ use super::super::execution::step_failure;
 use super::result::{Beat, Called, Smoked, StepLine, stdout};
 use super::{SmokeArgs, cleanup_command, unwritable};
 use crate::customer::CustomerId;
+use crate::diagnosis::Remedy;
+use crate::inventory::{Inventory, Item};
 use crate::plan::runner::millis;
 use crate::plan::{Event, RunReport, StepError};
 use crate::smoke::checks::Findings;
-use crate::smoke::inventory::{Inventory, Item};
 use crate::smoke::removal::Removed;
 use crate::smoke::report::{self, Finding, Page, Verdict};
 use crate::smoke::timeline::{self, Timeline};
@@ -324,10 +325,7 @@ impl Run {
             customer: context.customer.to_string(),
             began: self.began,
             ended: Timestamp::now(),
-            finding: failed.map(|(step, failure)| Finding {
-                step: step.map(str::to_owned),
-                ..finding(failure)
-            }),
+            finding: failed.map(|(step, failure)| finding(*step, failure)),
             made: made.spans().to_vec(),
             host,
             placed,
@@ -348,29 +346,20 @@ impl Run {
 }
 
 /// A failure as the report shows it.
-fn finding(failure: &Failure) -> Finding {
-    let hint = failure.hint.clone();
-    let what = failure.causes.join(": ");
-    match failure.diagnosis.as_deref() {
-        None => Finding {
-            step: None,
-            cause: None,
-            what,
-            evidence: failure.evidence.clone(),
-            remedy: hint.into_iter().collect(),
-        },
-        Some(diagnosis) => Finding {
-            step: None,
-            cause: Some(diagnosis.cause.to_owned()),
-            what,
-            evidence: diagnosis.evidence.clone(),
-            remedy: diagnosis
-                .remedy
-                .iter()
-                .map(|remedy| remedy.text().to_owned())
-                .chain(hint)
-                .collect(),
-        },
+fn finding(step: Option<&str>, failure: &Failure) -> Finding {
+    let diagnosis = failure.diagnosis.as_deref();
+    let remedy = diagnosis.map(|diagnosis| diagnosis.remedy.clone());
+    let hint = failure.hint.clone().map(Remedy::Do);
+    Finding {
+        step: diagnosis
+            .map_or(step, |diagnosis| Some(&diagnosis.step))
+            .map(str::to_owned),
+        cause: diagnosis.map(|diagnosis| diagnosis.cause.to_owned()),
+        what: failure.causes.join(": "),
+        evidence: diagnosis
+            .map_or(&failure.evidence, |diagnosis| &diagnosis.evidence)
+            .clone(),
+        remedy: remedy.into_iter().flatten().chain(hint).collect(),
     }
 }
 
@@ -387,7 +376,7 @@ pub(super) fn removal_failure(customer: &CustomerId, removed: &mut Removed) -> O
         None if left.is_empty() => return None,
         None => Failure::words(
             Kind::Other,
-            "AWS still lists things that were removed".to_owned(),
+            "AWS or the tailnet still lists things that were removed".to_owned(),
         ),
     };
     failure.evidence.extend(left);

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cleanup_command;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::inventory::{Item, Kind as Thing};
 use crate::plan::{Event, Outcome};
-use crate::smoke::inventory::{Item, Kind as Thing};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -68,8 +68,11 @@ impl Left {
                 Thing::SecurityGroup => "security-group",
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
-                Thing::Device | Thing::AuthKey => "tailscale-auth-key",
+                Thing::TailnetDevice | Thing::TailscaleAuthKey => "tailscale-auth-key",
+                Thing::PolicyEntry => "tailnet-policy",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
+                // The brain's keys carry no mark.
+                Thing::BrainKey => continue,
                 Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
             };
             left.insert(step.to_owned(), item.id.clone());

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::onboarding::stdout_failed;
 use super::finish::removal_failure;
 use crate::customer::CustomerId;
-use crate::smoke::inventory::Item;
+use crate::inventory::Item;
 use crate::smoke::removal::Removed;
 use crate::steps::Mark;
 use crate::terminal::failure::Failure;

@@ -331,14 +331,6 @@ impl Row {
     }
 }
 
-fn ago(ts: Timestamp, now: Timestamp) -> String {
-    let seconds = u64::try_from(now.duration_since(ts).as_secs()).unwrap_or(0);
-    format!(
-        "{} ago",
-        text::duration(std::time::Duration::from_secs(seconds))
-    )
-}
-
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.devices.is_empty() {
@@ -372,9 +364,9 @@ impl fmt::Display for Devices {
                 row.host
                     .as_ref()
                     .map_or_else(none, |host| format!("{} {}", host.instance_id, host.state)),
-                row.heartbeat
-                    .as_ref()
-                    .map_or_else(none, |beat| ago(beat.ts, self.now)),
+                row.heartbeat.as_ref().map_or_else(none, |beat| {
+                    format!("{} ago", text::age(self.now.duration_since(beat.ts)))
+                }),
             ]);
         }
         let lines: Vec<String> = table

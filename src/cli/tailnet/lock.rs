@@ -111,7 +111,7 @@ async fn sign(customer: &CustomerId, target: &Target, terminal: &Terminal) -> Re
         terminal.say(format!("  tags       {}", device.tags.join(", ")));
         terminal.say(format!("  addresses  {}", device.addresses.join(", ")));
         if let Some(created) = device.created {
-            terminal.say(format!("  joined     {created}"));
+            terminal.say(format!("  joined     {created:.0}"));
         }
         terminal.say(format!("  node key   {}", device.node_key));
     }

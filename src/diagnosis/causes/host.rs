@@ -49,9 +49,11 @@ pub(super) const CAUSES: &[Cause] = &[
             r"^nothing of the bootstrap is on the console$",
         ],
         general: true,
-        what: "the host booted and user-data never ran",
+        what: "the host booted, and its console shows nothing of the bootstrap: user-data never ran",
         remedy: &[
-            Do("See whether it has user-data at all; its first line must be #!/bin/bash:"),
+            Do(
+                "A host that was stopped and started does not run it again; then see on it why it does not report: journalctl -u m8trx-brain-heartbeat -n 20. Otherwise see whether it has user-data at all; its first line must be #!/bin/bash:",
+            ),
             Run(
                 "aws ec2 describe-instance-attribute --instance-id {id} --region {region} --attribute userData --query UserData.Value --output text | base64 -d | head -n 3",
             ),
@@ -81,8 +83,8 @@ pub(super) const CAUSES: &[Cause] = &[
         at: &[BOOT, "identity"],
         shows: &[
             r"no metadata for a minute",
-            r"Calling 'http://169\.254\.169\.254\S*' failed",
             r"[Gg]iving up on (?:md|metadata) from \S*169\.254\.169\.254",
+            r"Calling 'http://169\.254\.169\.254' failed",
         ],
         general: false,
         what: "the host got no answer from the metadata service, which tells it whose it is",

@@ -21,6 +21,7 @@ use crate::customer::CustomerId;
 use crate::plan::{InvalidPlan, Plan, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
+use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
 
 /// The tag that says which key is to come, by its fingerprint, and which version holds the one before.
 const ROTATION_TAG: &str = "BrainKeyRotation";
@@ -112,6 +113,21 @@ impl Pending {
     fn text(&self) -> String {
         format!("{} after version {}", self.fingerprint, self.old_version)
     }
+}
+
+/// The brain's ids of every key that the parameter's tags name: the stored one's, and those of a rotation that was not
+/// finished.
+pub async fn key_ids(context: &Context) -> Result<Vec<String>, AwsError> {
+    let name = context.customer.brain_key_parameter();
+    let tags = context.aws.parameter_tags(&name).await?.unwrap_or_default();
+    let mut ids: Vec<String> = tags
+        .into_iter()
+        .filter(|(key, _)| [BRAIN_KEY_ID_TAG, NEW_ID_TAG, OLD_ID_TAG].contains(&key.as_str()))
+        .map(|(_, id)| id)
+        .collect();
+    ids.sort();
+    ids.dedup();
+    Ok(ids)
 }
 
 /// Whether a rotation of a customer's brain key was begun and not finished.

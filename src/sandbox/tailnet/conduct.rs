@@ -22,6 +22,8 @@ pub(super) struct Conduct {
     pub(super) lock: bool,
     /// Devices need the approval of an administrator, unless their key is pre-approved.
     pub(super) device_approval: bool,
+    /// Ephemeral devices stay for a while after they went offline, as they do at Tailscale.
+    pub(super) ephemeral_devices_linger: bool,
     /// Whether customers' tags that the policy file does not define may be given nevertheless.
     pub(super) takes_undefined_customer_tags: bool,
     scopes: Vec<String>,
@@ -78,6 +80,7 @@ impl Default for Conduct {
         Self {
             lock: false,
             device_approval: false,
+            ephemeral_devices_linger: false,
             takes_undefined_customer_tags: true,
             scopes: SCOPES.map(str::to_owned).to_vec(),
             answers: Vec::new(),

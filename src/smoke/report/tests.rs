@@ -27,7 +27,7 @@ fn page(text: &str) -> Page {
             cause: Some(s()),
             what: s(),
             evidence: vec![s()],
-            remedy: vec![s()],
+            remedy: vec![Remedy::Do(s()), Remedy::Run(s())],
         }),
         made: vec![span(text, 0, 1000, End::Done, text)],
         host: vec![span(text, 1000, 3000, End::Failed, text)],

@@ -1,13 +1,13 @@
-//! What AWS holds of one customer, and which of it smoke runs made.
+//! What AWS holds of one customer, whose it is by its tags, and which of it smoke runs made.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::mark_among;
 use crate::aws::{Aws, AwsError};
-use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::customer::{BRAIN_URL_PARAMETER, CUSTOMER_TAG_KEY, CustomerId};
+use crate::smoke::{MARK_KEY, mark_among};
 use crate::steps::Mark;
 
 /// One thing of a customer.
@@ -17,6 +17,9 @@ pub struct Item {
     pub kind: Kind,
     /// Its id or name.
     pub id: String,
+    /// The customer its `Customer` tag names, where it has one.
+    #[serde(skip)]
+    pub owner: Option<String>,
     /// The smoke run that made it, if one did.
     #[serde(skip)]
     pub mark: Option<Mark>,
@@ -36,10 +39,14 @@ pub enum Kind {
     InstanceProfile,
     /// An IAM role.
     IamRole,
+    /// A key that the brain accepts.
+    BrainKey,
+    /// A key that lets devices into the tailnet.
+    TailscaleAuthKey,
     /// A device of the tailnet.
-    Device,
-    /// A Tailscale auth key.
-    AuthKey,
+    TailnetDevice,
+    /// Its place in the tailnet's policy file.
+    PolicyEntry,
 }
 
 impl fmt::Display for Kind {
@@ -50,9 +57,30 @@ impl fmt::Display for Kind {
             Self::Parameter => "parameter",
             Self::InstanceProfile => "instance profile",
             Self::IamRole => "IAM role",
-            Self::Device => "tailnet device",
-            Self::AuthKey => "Tailscale auth key",
+            Self::BrainKey => "brain key",
+            Self::TailscaleAuthKey => "Tailscale auth key",
+            Self::TailnetDevice => "tailnet device",
+            Self::PolicyEntry => "policy file entry",
         })
+    }
+}
+
+impl Item {
+    /// Something without tags.
+    pub fn new(kind: Kind, id: impl Into<String>) -> Self {
+        Self {
+            kind,
+            id: id.into(),
+            owner: None,
+            mark: None,
+        }
+    }
+
+    /// Whether its tag names another customer.
+    pub fn is_foreign(&self, customer: &CustomerId) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| owner != customer.as_str())
     }
 }
 
@@ -85,9 +113,11 @@ impl Inventory {
         let mut items = Vec::new();
         let mut add = |kind, id: String, tags: &[(String, String)]| {
             items.push(Item {
-                kind,
-                id,
+                owner: tags
+                    .iter()
+                    .find_map(|(key, value)| (key == CUSTOMER_TAG_KEY).then(|| value.clone())),
                 mark: mark_among(customer, tags),
+                ..Item::new(kind, id)
             });
         };
         for host in hosts.iter().filter(|host| host.state != "terminated") {
@@ -125,7 +155,7 @@ impl Inventory {
         values
             .into_iter()
             .map(|value| Mark {
-                key: super::MARK_KEY,
+                key: MARK_KEY,
                 value: value.to_owned(),
             })
             .collect()
