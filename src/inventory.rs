@@ -39,14 +39,14 @@ pub enum Kind {
     InstanceProfile,
     /// An IAM role.
     IamRole,
+    /// A device of the tailnet.
+    Device,
+    /// A Tailscale auth key.
+    AuthKey,
+    /// The customer's entries in the tailnet's policy file.
+    PolicyEntry,
     /// A key that the brain accepts.
     BrainKey,
-    /// A key that lets devices into the tailnet.
-    TailscaleAuthKey,
-    /// A device of the tailnet.
-    TailnetDevice,
-    /// Its place in the tailnet's policy file.
-    PolicyEntry,
 }
 
 impl fmt::Display for Kind {
@@ -57,10 +57,10 @@ impl fmt::Display for Kind {
             Self::Parameter => "parameter",
             Self::InstanceProfile => "instance profile",
             Self::IamRole => "IAM role",
-            Self::BrainKey => "brain key",
-            Self::TailscaleAuthKey => "Tailscale auth key",
-            Self::TailnetDevice => "tailnet device",
+            Self::Device => "tailnet device",
+            Self::AuthKey => "Tailscale auth key",
             Self::PolicyEntry => "policy file entry",
+            Self::BrainKey => "brain key",
         })
     }
 }

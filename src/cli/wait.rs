@@ -21,6 +21,7 @@ use crate::plan::{Observation, Plan};
 use crate::steps::Context;
 use crate::steps::brain_key::BrainKeyParameter;
 use crate::steps::first_heartbeat::FirstHeartbeat;
+use crate::tailnet::Tailnet;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
 
@@ -100,6 +101,7 @@ async fn wait(args: &WaitArgs, target: &Target, terminal: &Terminal) -> Result<(
     let aws = target.aws(terminal).await?;
     let brain = stored_brain(&aws, terminal).await?;
     let context = Arc::new(Context {
+        tailnet: settings.tailnet.clone().map(Tailnet::new),
         database_url: settings.brain.database_url.clone(),
         timeout: settings.timeout,
         ..Context::new(customer.clone(), aws, brain)

@@ -19,8 +19,10 @@ use crate::rotation::brain_key::key_ids;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::steps::Context;
 use crate::steps::tailnet_membership::{devices_to_remove, minted_keys};
+use crate::tailnet::Tailnet;
 use crate::tailnet::policy::change::ChangeError;
-use crate::tailnet::policy::removal::is_named;
+use crate::tailnet::policy::hujson::Document;
+use crate::tailnet::policy::merge::{MergeError, owned_customers};
 
 /// How long AWS is given to stop listing what was removed.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
@@ -78,11 +80,6 @@ impl Belongings {
             keys.extend(stored_auth_key_id(context).await?);
         }
         if let Some(tailnet) = &context.tailnet {
-            let tag = customer.tailscale_tag();
-            let file = tailnet.policy_file().await?;
-            if is_named(&file.text, &tag).map_err(ChangeError::from)? {
-                found.own.push(Item::new(Kind::PolicyEntry, tag));
-            }
             for key in minted_keys(tailnet, context).await? {
                 if !keys.contains(&key.id) {
                     keys.push(key.id);
@@ -90,14 +87,16 @@ impl Belongings {
             }
             for device in devices_to_remove(tailnet, context).await? {
                 found.own.push(Item::new(
-                    Kind::TailnetDevice,
+                    Kind::Device,
                     format!("{} ({})", device.node_id, device.hostname),
                 ));
             }
+            let tag = customer.tailscale_tag();
+            if policy_names(tailnet, &tag).await? {
+                found.own.push(Item::new(Kind::PolicyEntry, tag));
+            }
         }
-        let keys = keys
-            .into_iter()
-            .map(|id| Item::new(Kind::TailscaleAuthKey, id));
+        let keys = keys.into_iter().map(|id| Item::new(Kind::AuthKey, id));
         found.own.extend(keys);
         found.own.sort_by_key(|item| item.kind);
         Ok(found)
@@ -108,6 +107,14 @@ impl Belongings {
             .iter()
             .any(|item| item.kind == kind && item.id == id)
     }
+}
+
+/// Whether the tailnet's policy file has an owner for a customer's tag.
+async fn policy_names(tailnet: &Tailnet, tag: &str) -> Result<bool, StepError> {
+    let file = tailnet.policy_file().await?;
+    let document =
+        Document::parse(file.text).map_err(|e| ChangeError::from(MergeError::from(e)))?;
+    Ok(owned_customers(&document).contains(tag))
 }
 
 /// Parameters beneath the customer's path that this program does not make.

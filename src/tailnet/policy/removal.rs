@@ -68,12 +68,6 @@ fn comment_of_ours(document: &Document, rule: usize, edits: &mut Edits) {
     }
 }
 
-/// Whether a tag stands anywhere in a policy file.
-pub fn is_named(text: &str, tag: &str) -> Result<bool, MergeError> {
-    let document = Document::parse(text)?;
-    Ok(mention(&document.root, tag).is_some())
-}
-
 fn names(text: &str, tag: &str) -> bool {
     text == tag || split_ports(text).0 == tag
 }
