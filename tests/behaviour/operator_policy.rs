@@ -10,7 +10,8 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use m8trx::aws::operations::{COMMANDS, CommandCalls, Operation};
-use m8trx::sandbox::{Sandbox, SandboxOptions};
+use m8trx::sandbox::{AuthKeySpec, Sandbox, SandboxOptions};
+use m8trx::secret::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
@@ -52,6 +53,17 @@ impl Trial {
             sandbox: Some(sandbox),
             surroundings,
         }
+    }
+
+    /// A file with an auth key for a customer's hosts.
+    fn auth_key_file(&self, customer: &str) -> String {
+        let customer: m8trx::customer::CustomerId = customer.parse().unwrap();
+        let key = self.sandbox().mint_auth_key(AuthKeySpec {
+            tags: [customer.tailscale_tag()].into(),
+            ..AuthKeySpec::default()
+        });
+        let file = self.surroundings.file("auth-key", key.expose_secret());
+        file.to_str().unwrap().to_owned()
     }
 
     fn sandbox(&self) -> &Sandbox {

@@ -25,7 +25,7 @@ pub fn connected(trial: &Trial, customer: &str) {
 /// Everything but the host.
 fn prepared(trial: &Trial, customer: &str) {
     let url = trial.surroundings.variables["M8TRX_BRAIN_URL"].clone();
-    let key = trial.surroundings.variables["M8TRX_TAILSCALE_KEY_FILE"].clone();
+    let key = trial.auth_key_file(customer);
     trial.done(&["brain-url", "set", &url, "--yes"]);
     trial.done(&["mint-key", customer, "--store", "--yes"]);
     let parameter = format!("{customer}/tailscale-auth-key");
