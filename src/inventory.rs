@@ -39,12 +39,12 @@ pub enum Kind {
     InstanceProfile,
     /// An IAM role.
     IamRole,
+    /// A device of the tailnet.
+    Device,
+    /// A Tailscale auth key.
+    AuthKey,
     /// A key that the brain accepts.
     BrainKey,
-    /// A key that lets devices into the tailnet.
-    TailscaleAuthKey,
-    /// A device of the tailnet.
-    TailnetDevice,
 }
 
 impl fmt::Display for Kind {
@@ -55,9 +55,9 @@ impl fmt::Display for Kind {
             Self::Parameter => "parameter",
             Self::InstanceProfile => "instance profile",
             Self::IamRole => "IAM role",
+            Self::Device => "tailnet device",
+            Self::AuthKey => "Tailscale auth key",
             Self::BrainKey => "brain key",
-            Self::TailscaleAuthKey => "Tailscale auth key",
-            Self::TailnetDevice => "tailnet device",
         })
     }
 }

@@ -90,6 +90,7 @@ mod calls {
     pub const PUT_PARAMETER: Operation = call("ssm", "PutParameter", &[on(Parameters, "ssm:PutParameter"), on(Parameters, "ssm:AddTagsToResource")]);
     // The brain's URL has none.
     pub const PUT_UNTAGGED_PARAMETER: Operation = call("ssm", "PutParameter", &[on(Parameters, "ssm:PutParameter")]);
+    pub const GET_PARAMETERS: Operation = call("ssm", "GetParameters", &[on(Parameters, "ssm:GetParameters")]);
     pub const DELETE_PARAMETER: Operation = call("ssm", "DeleteParameter", &[on(Parameters, "ssm:DeleteParameter")]);
     pub const DESCRIBE_PARAMETERS: Operation = call("ssm", "DescribeParameters", &[on(Lists, "ssm:DescribeParameters")]);
     pub const ADD_TAGS_TO_RESOURCE: Operation = call("ssm", "AddTagsToResource", &[on(Parameters, "ssm:AddTagsToResource")]);
@@ -97,6 +98,7 @@ mod calls {
     pub const REMOVE_TAGS_FROM_RESOURCE: Operation = call("ssm", "RemoveTagsFromResource", &[on(Parameters, "ssm:RemoveTagsFromResource")]);
 
     pub const GET_ROLE: Operation = call("iam", "GetRole", &[on(Roles, "iam:GetRole")]);
+    pub const GET_ACCOUNT_AUTHORIZATION_DETAILS: Operation = call("iam", "GetAccountAuthorizationDetails", &[on(Lists, "iam:GetAccountAuthorizationDetails")]);
     pub const LIST_ROLE_POLICIES: Operation = call("iam", "ListRolePolicies", &[on(Roles, "iam:ListRolePolicies")]);
     pub const LIST_ATTACHED_ROLE_POLICIES: Operation = call("iam", "ListAttachedRolePolicies", &[on(Roles, "iam:ListAttachedRolePolicies")]);
     pub const GET_ROLE_POLICY: Operation = call("iam", "GetRolePolicy", &[on(Roles, "iam:GetRolePolicy")]);
@@ -239,6 +241,23 @@ pub const COMMANDS: &[CommandCalls] = &[
         ],
     },
     CommandCalls {
+        command: "status",
+        parts: &[
+            CONNECT,
+            &[
+                GET_PARAMETER,
+                GET_PARAMETERS,
+                DESCRIBE_PARAMETERS,
+                DESCRIBE_INSTANCES,
+                GET_ACCOUNT_AUTHORIZATION_DETAILS,
+            ],
+        ],
+    },
+    CommandCalls {
+        command: "events",
+        parts: &[CONNECT, BRAIN],
+    },
+    CommandCalls {
         command: "params list",
         parts: &[CONNECT, &[DESCRIBE_PARAMETERS, GET_PARAMETER]],
     },
@@ -313,13 +332,14 @@ mod tests {
     use super::*;
 
     /// The adapters, read as text: every call in them names its operation, for its error message.
-    const ADAPTERS: [&str; 6] = [
+    const ADAPTERS: [&str; 7] = [
         include_str!("ssm.rs"),
         include_str!("iam.rs"),
         include_str!("ec2.rs"),
         include_str!("ec2_launch.rs"),
         include_str!("ec2_network.rs"),
         include_str!("client.rs"),
+        include_str!("fleet.rs"),
     ];
 
     fn everything() -> BTreeSet<Operation> {

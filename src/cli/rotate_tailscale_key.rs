@@ -108,7 +108,7 @@ impl fmt::Display for Line {
                 if let Some(stored) = self.stored {
                     write!(f, ", stored {}", age(stored))?;
                 }
-                f.write_str(": would be replaced")?;
+                f.write_str(": to be replaced")?;
             }
         }
         match &self.to_do {

@@ -83,14 +83,12 @@ impl Belongings {
             }
             for device in devices_to_remove(tailnet, context).await? {
                 found.own.push(Item::new(
-                    Kind::TailnetDevice,
+                    Kind::Device,
                     format!("{} ({})", device.node_id, device.hostname),
                 ));
             }
         }
-        let keys = keys
-            .into_iter()
-            .map(|id| Item::new(Kind::TailscaleAuthKey, id));
+        let keys = keys.into_iter().map(|id| Item::new(Kind::AuthKey, id));
         found.own.extend(keys);
         found.own.sort_by_key(|item| item.kind);
         Ok(found)

@@ -31,7 +31,7 @@ impl Inventory {
             {
                 found.items.push(Item {
                     mark: Some(mark),
-                    ..Item::new(Kind::TailscaleAuthKey, key.id)
+                    ..Item::new(Kind::AuthKey, key.id)
                 });
             }
         }
@@ -48,7 +48,7 @@ impl Inventory {
             if mark.is_some() {
                 found.items.push(Item {
                     mark,
-                    ..Item::new(Kind::TailnetDevice, device.node_id)
+                    ..Item::new(Kind::Device, device.node_id)
                 });
             }
         }

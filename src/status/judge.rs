@@ -375,7 +375,7 @@ impl Found<'_> {
             }
             let at = beat.ts.strftime("%Y-%m-%dT%H:%M:%SZ");
             let what = format!("no heartbeat for {}, the last at {at}", age(ago));
-            let remedy = console(newest);
+            let remedy = format!("m8trx diagnose {}", self.case.id);
             self.add(Word::Silent, what, remedy);
             return false;
         }
@@ -391,7 +391,7 @@ impl Found<'_> {
                     ),
                     None => format!("no heartbeat of {}", newest.id),
                 };
-                let remedy = console(newest);
+                let remedy = format!("m8trx diagnose {}", self.case.id);
                 self.add(Word::Silent, what, remedy);
                 false
             }
@@ -403,11 +403,4 @@ fn reason(host: &Instance) -> String {
     host.state_reason
         .as_ref()
         .map_or(String::new(), |reason| format!(" ({reason})"))
-}
-
-fn console(host: &Instance) -> String {
-    format!(
-        "aws ec2 get-console-output --latest --output text --instance-id {}",
-        host.id
-    )
 }

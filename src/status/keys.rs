@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures::StreamExt as _;
 
+use super::words;
 use crate::aws::Aws;
 use crate::aws::fleet::MAX_NAMES;
 use crate::aws::ssm::ParameterInfo;
@@ -46,6 +47,7 @@ impl Keys {
             .map(|names| async move { (names, aws.parameter_values(names).await) });
         let mut reads = futures::stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         let mut unread = HashMap::new();
+        let mut first = None;
         while let Some((names, values)) = reads.next().await {
             match values {
                 Ok(values) => {
@@ -55,7 +57,10 @@ impl Keys {
                     }
                 }
                 Err(error) => {
-                    let why = format!("the stored key cannot be read: {error}");
+                    // AWS names one of ten parameters; what is refused for one is refused for all, and said once.
+                    let why = first.get_or_insert_with(|| {
+                        format!("stored keys cannot be read: {}", words(&error))
+                    });
                     unread.extend(names.iter().map(|name| (name.clone(), why.clone())));
                 }
             }

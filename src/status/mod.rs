@@ -89,6 +89,12 @@ pub async fn look(
         of_tailscale
     );
     let mut notes = facts.notes.clone();
+    if let Err(error) = &facts.brain_url {
+        notes.push(format!(
+            "which brain hosts are given is not known: {}",
+            words(error)
+        ));
+    }
     if let Some(problem) = stored_keys.problem {
         notes.push(format!(
             "what Tailscale knows of the auth keys is not known for all: {problem}"
@@ -163,8 +169,10 @@ fn source(facts: &Facts, settings: &Settings, problems: &mut Vec<String>) -> (So
         (None, Some(Ok(url))) => (Source::Http(Brain::new(url)), Some("http")),
         (None, _) => match (&settings.brain.url, &facts.brain_url) {
             (Some(url), _) => (Source::Http(Brain::new(url.clone())), Some("http")),
-            (None, Err(error)) => (
-                Source::None(format!("the brain's URL cannot be read: {}", words(error))),
+            (None, Err(_)) => (
+                Source::None(format!(
+                    "{BRAIN_URL_PARAMETER} cannot be read, and no URL is configured"
+                )),
                 None,
             ),
             (None, Ok(_)) => (

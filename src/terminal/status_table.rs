@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::text::{age, foreign};
 use crate::brain::activity::Hour;
-use crate::customer::BRAIN_URL_PARAMETER;
 use crate::status::expiry::Stage;
 use crate::status::{CustomerStatus, FleetStatus, HostStatus, ParameterStatus, Word};
 
@@ -67,7 +66,7 @@ impl StatusDocument {
         };
         match &status.brain.url {
             Some(url) => write!(f, "; brain {url}")?,
-            None => write!(f, "; {BRAIN_URL_PARAMETER} holds no URL")?,
+            None => write!(f, "; no brain URL is known to be stored")?,
         }
         if let Some(modified) = status.brain.url_modified {
             let stored = age(status.at.duration_since(modified));

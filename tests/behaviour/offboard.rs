@@ -57,9 +57,9 @@ fn everything_goes_and_neighbours_with_the_same_beginning_stay() {
             "parameter",
             "instance-profile",
             "iam-role",
-            "brain-key",
-            "tailscale-auth-key",
-            "tailnet-device"
+            "device",
+            "auth-key",
+            "brain-key"
         ]
     );
     assert_eq!(sandbox.changes(), before);
@@ -238,7 +238,7 @@ fn without_tailscales_api_it_says_which_key_to_revoke() {
         .as_array()
         .unwrap()
         .iter()
-        .find(|item| item["kind"] == "tailscale-auth-key")
+        .find(|item| item["kind"] == "auth-key")
         .unwrap();
     let done = surroundings.m8trx(&OFFBOARD).assert_code(0).json();
     let by_hand = done["by_hand"][0].as_str().unwrap();

@@ -132,7 +132,7 @@ fn every_customers_key_is_replaced_at_the_pace_that_aws_takes() {
     assert_eq!(
         seen.assert_code(0)
             .stdout
-            .matches(": would be replaced")
+            .matches(": to be replaced")
             .count(),
         4,
         "{seen:?}"

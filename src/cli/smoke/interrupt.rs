@@ -68,7 +68,7 @@ impl Left {
                 Thing::SecurityGroup => "security-group",
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
-                Thing::TailnetDevice | Thing::TailscaleAuthKey => "tailscale-auth-key",
+                Thing::Device | Thing::AuthKey => "tailscale-auth-key",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
                 // The brain's keys carry no mark.
                 Thing::BrainKey => continue,

@@ -209,6 +209,22 @@ fn mint_key() -> Vec<Run> {
     ]
 }
 
+fn status() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("status {customer}")),
+        code: 0,
+    }]
+}
+
+fn events() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("events {customer}")),
+        code: 0,
+    }]
+}
+
 fn params_list() -> Vec<Run> {
     vec![Run {
         given: prepared,
@@ -318,6 +334,8 @@ pub type Runs = (&'static str, fn() -> Vec<Run>);
 pub const RUNS: &[Runs] = &[
     ("onboard", onboard),
     ("smoke", smoke),
+    ("status", status),
+    ("events", events),
     ("params list", params_list),
     ("params show", params_show),
     ("params put", params_put),
