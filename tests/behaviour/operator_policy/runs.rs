@@ -185,6 +185,14 @@ fn wait() -> Vec<Run> {
     }]
 }
 
+fn tailnet_devices() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("tailnet devices {customer}")),
+        code: 0,
+    }]
+}
+
 fn mint_key() -> Vec<Run> {
     vec![
         Run {
@@ -346,6 +354,7 @@ pub const RUNS: &[Runs] = &[
     ("iam apply", iam_apply),
     ("launch", launch),
     ("wait", wait),
+    ("tailnet devices", tailnet_devices),
     ("brain-url get", brain_url_get),
     ("brain-url set", brain_url_set),
 ];
