@@ -306,6 +306,10 @@ pub const COMMANDS: &[CommandCalls] = &[
         parts: &[CONNECT, BRAIN, HEARTBEAT],
     },
     CommandCalls {
+        command: "tailnet devices",
+        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
+    },
+    CommandCalls {
         command: "brain-url get",
         parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
     },

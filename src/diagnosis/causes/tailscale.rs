@@ -7,8 +7,8 @@ use crate::diagnosis::{TAILNET, TAILSCALE};
 const AT: &[&str] = &[TAILSCALE];
 
 const ROTATE: &str = "m8trx rotate-tailscale-key {customer}";
-const MINT: &str = "Mint another in the admin console (https://login.tailscale.com/admin/settings/keys): reusable, ephemeral, pre-approved, tag {tag}. Then store it; it is read without being shown (where Tailscale's API is configured, `m8trx rotate-tailscale-key` does both):";
-const STORE: &str = "IFS= read -rsp 'auth key: ' KEY; printf %s \"$KEY\" | aws ssm put-parameter --region {region} --name {auth_key} --type SecureString --overwrite --value file:///dev/stdin; unset KEY";
+const MINT: &str = "Replace it. Where an OAuth client of Tailscale is configured, this mints the key itself; else make one in the admin console (https://login.tailscale.com/admin/settings/keys): reusable, ephemeral, pre-approved, tag {tag}. It is asked for without being shown:";
+const STORE: &str = "m8trx rotate-tailscale-key {customer} --region {region}";
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
