@@ -166,25 +166,35 @@ impl NewTailscaleKey {
     }
 
     /// A key that is stored already is no new one. An interrupted run may have stored it.
-    fn check_new(&self, key: &TailscaleAuthKey, stored: &Parameter) -> Result<(), StepError> {
-        if stored.value.expose_secret() != key.expose()
-            && id_in(stored).as_deref() != Some(key.id())
-        {
+    async fn check_new(&self, key: &TailscaleAuthKey, stored: &Parameter) -> Result<(), StepError> {
+        let same = stored.value.expose_secret() == key.expose();
+        if !same && id_in(stored).as_deref() != Some(key.id()) {
             return Ok(());
         }
+        let name = self.0.name();
+        let earlier = match stored.version - 1 {
+            0 => None,
+            before => {
+                self.0
+                    .context
+                    .aws
+                    .parameter(&format!("{name}:{before}"))
+                    .await?
+            }
+        };
+        let earlier = match earlier.as_ref().and_then(id_in) {
+            Some(id) if id != key.id() => format!(
+                "; if an interrupted run stored this one, the key before it, {id}, is left to revoke at https://login.tailscale.com/admin/settings/keys"
+            ),
+            _ => String::new(),
+        };
         Err(StepError::Precondition {
             problem: format!(
-                "the key {} is stored already, as version {} of {}; nothing was changed",
+                "the key {} is stored already, as version {} of {name}; nothing was changed",
                 key.id(),
-                stored.version,
-                self.0.name()
+                stored.version
             ),
-            hint: format!(
-                "give a new key; if an interrupted run stored this one, only the key before it is left to revoke: \
-                 the id in `aws ssm get-parameter --with-decryption --name {}:{}`",
-                self.0.name(),
-                (stored.version - 1).max(1)
-            ),
+            hint: format!("give a new key{earlier}"),
         })
     }
 
@@ -209,7 +219,7 @@ impl Step for NewTailscaleKey {
     async fn observe(&self) -> Result<Observation, StepError> {
         let stored = self.0.stored().await?;
         if let Some(key) = self.0.context.tailscale_auth_key.get() {
-            self.check_new(key, &stored)?;
+            self.check_new(key, &stored).await?;
         }
         let id = id_in(&stored);
         let mut found = id
@@ -246,7 +256,7 @@ impl Step for NewTailscaleKey {
             .filter(|before| before.version == now.version);
         let before = before.ok_or_else(|| self.changed_meanwhile())?;
         if let Some(key) = context.tailscale_auth_key.get() {
-            self.check_new(key, &now)?;
+            self.check_new(key, &now).await?;
         }
         let next = self.parameter().next_key(run).await?;
         run.progress("storing the key");

@@ -1,5 +1,6 @@
 //! The steps of onboarding, one file a step, and what they share.
 
+pub(crate) mod auth_key_facts;
 pub mod brain_key;
 pub mod brain_url;
 pub mod first_heartbeat;

@@ -93,7 +93,7 @@ impl Step for TailnetPolicy {
         let (proposal, kept) = self.tailnet.bring_about(&self.wish(), keep_in).await?;
         Ok(match kept {
             Some(path) => Outcome::Updated(format!(
-                "{}; the file before is kept as {}",
+                "{}; before: {}",
                 self.describe_isolation(&proposal),
                 path.display()
             )),

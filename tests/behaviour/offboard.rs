@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{RunningSandbox, Surroundings};
+use crate::terminal::Session;
 
 const OFFBOARD: [&str; 7] = [
     "offboard",
@@ -289,4 +290,22 @@ fn its_reference() {
     let help = Surroundings::new().m8trx(&["offboard", "--help"]);
     let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
     insta::assert_snapshot!("help", own);
+}
+
+#[test]
+fn at_a_terminal_the_id_is_typed() {
+    let sandbox = RunningSandbox::up();
+    onboard(&Surroundings::of(&sandbox), "cust_a");
+    let before = sandbox.changes();
+    let mut session = Session::start(Surroundings::of(&sandbox), &["offboard", "cust_a"]);
+    session.expect("  IAM role m8trx-cust_a");
+    session.expect("Type cust_a to remove all of it");
+    session.type_in("yes\r");
+    session.expect("that is not cust_a; Ctrl-C ends without any change");
+    assert_eq!(sandbox.changes(), before);
+    // What was typed is still there to be corrected.
+    session.type_in("\u{8}\u{8}\u{8}cust_a\r");
+    session.expect("cust_a is offboarded");
+    assert_eq!(session.end().0, 0);
+    assert_eq!(belongings(&Surroundings::of(&sandbox), "cust_a"), json!([]));
 }

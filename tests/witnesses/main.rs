@@ -4,6 +4,7 @@
 #[path = "../behaviour/common.rs"]
 #[allow(dead_code)]
 mod common;
+mod fleet;
 mod smoke;
 mod status;
 mod steps;

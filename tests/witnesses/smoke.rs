@@ -6,7 +6,7 @@ use super::common::{RunningSandbox, Surroundings, ended};
 use super::{Moto, aws, tool};
 
 /// Everything that an onboarding could have made, whoever's it is.
-fn everything(surroundings: &Surroundings) -> Vec<(&'static str, Value)> {
+pub(super) fn everything(surroundings: &Surroundings) -> Vec<(&'static str, Value)> {
     const LISTS: [(&str, &str); 6] = [
         (
             "hosts",

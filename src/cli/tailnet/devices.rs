@@ -252,7 +252,7 @@ async fn heartbeats(
     let (brain, database) = match asked.await {
         Ok(asked) => asked,
         Err(failure) => {
-            terminal.warn(format!("no heartbeats: {}", failure.causes.join(": ")));
+            terminal.warn(format!("no heartbeats: {}", failure.in_a_line()));
             return BTreeMap::new();
         }
     };
@@ -269,7 +269,7 @@ async fn heartbeats(
         .collect()
         .await;
     let mut beats = BTreeMap::new();
-    let mut told: Vec<String> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     for (customer, answer) in answers {
         match answer {
             Ok(Some(beat)) => {
@@ -277,10 +277,10 @@ async fn heartbeats(
             }
             Ok(None) => {}
             Err(failure) => {
-                let text = failure.causes.join(": ");
-                if !told.contains(&text) {
+                let text = failure.in_a_line();
+                if !known.contains(&text) {
                     terminal.warn(format!("no heartbeat of {customer}: {text}"));
-                    told.push(text);
+                    known.push(text);
                 }
             }
         }

@@ -227,16 +227,6 @@ impl Step for NewBrainKey {
                 earlier,
             } => (parameter, id, earlier),
         };
-        if self.0.revoke_at_once && id.is_none() {
-            return Err(StepError::Precondition {
-                problem: format!(
-                    "the brain gave no id for the key in {}, so that it cannot be revoked from here",
-                    self.name()
-                ),
-                hint: "leave --revoke-at-once out, and revoke the old key where the brain runs"
-                    .to_owned(),
-            });
-        }
         let context = &self.0.context;
         let how = context
             .mint

@@ -4,15 +4,28 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Revoked, Rotation};
+use super::{OLD_ID_TAG, Revoked, Rotation, is_under_way};
 use crate::brain::client::KeyCheck;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::SecretString;
+use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
 
 /// The old key is revoked, where that can be done from here.
 pub struct OldBrainKey(pub Arc<Rotation>);
 
 impl OldBrainKey {
+    /// The brain's id of the key that is to go, by the parameter's tags: before anything else is known.
+    async fn id(&self) -> Result<Option<String>, StepError> {
+        let context = &self.0.context;
+        let name = context.customer.brain_key_parameter();
+        let tag = if is_under_way(&context.aws, &context.customer).await? {
+            OLD_ID_TAG
+        } else {
+            BRAIN_KEY_ID_TAG
+        };
+        Ok(context.aws.parameter_tag(&name, tag).await?)
+    }
+
     /// The brain's id of the old key, and the token to revoke it with.
     fn means(&self) -> Option<(&str, &SecretString)> {
         let id = self.0.before()?.id.as_deref()?;
@@ -53,20 +66,24 @@ impl Step for OldBrainKey {
         } else {
             "then"
         };
-        if self.0.context.admin_token.is_some() {
-            return Ok(Observation::missing(format!(
-                "{when} revoke the old key by DELETE /v1/keys, where the brain gave an id for it"
-            )));
-        }
+        let by_hand = match (&self.0.context.admin_token, self.id().await?) {
+            (Some(_), Some(id)) => {
+                return Ok(Observation::missing(format!(
+                    "{when} revoke {id} at the brain"
+                )));
+            }
+            (Some(_), None) => "the brain gave no id for it",
+            (None, _) => "there is no admin token",
+        };
         if self.0.revoke_at_once {
             return Err(StepError::Precondition {
-                problem: "without the brain's admin token no key can be revoked from here".to_owned(),
-                hint: "set M8TRX_BRAIN_ADMIN_TOKEN_FILE; or leave --revoke-at-once out and revoke the old key where the brain runs".to_owned(),
+                problem: format!("the old key cannot be revoked from here: {by_hand}"),
+                hint: "set M8TRX_BRAIN_ADMIN_TOKEN_FILE if that is missing; or leave --revoke-at-once out, and revoke the old key where the brain runs".to_owned(),
             });
         }
-        Ok(Observation::missing(
-            "tell which key is to be revoked where the brain runs: without its admin token it cannot be revoked from here",
-        ))
+        Ok(Observation::missing(format!(
+            "tell which key is to be revoked where the brain runs: {by_hand}"
+        )))
     }
 
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
