@@ -194,6 +194,7 @@ const HOST: &[Operation] = &[
     MODIFY_INSTANCE_METADATA_OPTIONS,
 ];
 const HEARTBEAT: &[Operation] = &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT];
+const CUSTOMERS: &[Operation] = &[DESCRIBE_PARAMETERS, DESCRIBE_INSTANCES];
 
 /// Every command that needs permissions.
 pub const COMMANDS: &[CommandCalls] = &[
@@ -356,6 +357,10 @@ pub const COMMANDS: &[CommandCalls] = &[
         parts: &[CONNECT, BRAIN, HEARTBEAT],
     },
     CommandCalls {
+        command: "tailnet devices",
+        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
+    },
+    CommandCalls {
         command: "brain-url get",
         parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
     },
@@ -370,6 +375,18 @@ pub const COMMANDS: &[CommandCalls] = &[
                 DESCRIBE_INSTANCES,
             ],
         ],
+    },
+    CommandCalls {
+        command: "tailnet policy",
+        parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "tailnet apply",
+        parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "tailnet doctor",
+        parts: &[CONNECT, CUSTOMERS],
     },
 ];
 

@@ -21,7 +21,9 @@ use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::diagnosis::{self, Diagnosis, Heard, Remedy, Situation, Verdict, judge};
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
+use crate::steps::auth_key_facts::explained;
 use crate::steps::first_heartbeat::{FirstHeartbeat, RECENT};
+use crate::tailnet::Tailnet;
 use crate::terminal::failure::{Failure, Kind, say_remedy};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -295,12 +297,19 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
     situation.over |= log.first_heartbeat || log.complete.is_some();
     match judge(&situation) {
         Verdict::Failed(diagnosis) => {
-            let mut failure = failed(*diagnosis.clone());
-            if host.is_live() {
-                failure.advise(diagnosis.how_to_reach_it());
-                failure.advise(diagnosis.how_to_go_on());
-            }
-            Err(failure)
+            let diagnosis = match (&settings.tailnet, &customer) {
+                (Some(tailnet), Some(customer)) => {
+                    let tailnet = Tailnet::new(tailnet.clone());
+                    explained(*diagnosis, &aws, &tailnet, customer).await
+                }
+                _ => *diagnosis,
+            };
+            let failure = failed(diagnosis);
+            Err(if host.is_live() {
+                failure.with_the_host_kept()
+            } else {
+                failure
+            })
         }
         Verdict::Reports(log) => Sound::reports(&situation, &log, None).show(terminal),
         Verdict::Booting { log, trouble } => {

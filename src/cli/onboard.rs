@@ -140,13 +140,10 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
 async fn kept_or_ended(
     args: &OnboardArgs,
     context: &Context,
-    mut failure: Failure,
+    failure: Failure,
     terminal: &Terminal,
 ) -> Failure {
-    let Some(diagnosis) = failure.diagnosis.clone() else {
-        return failure;
-    };
-    let Some(host) = context.found.host.get() else {
+    let (Some(host), Some(_)) = (context.found.host.get(), &failure.diagnosis) else {
         return failure;
     };
     let launched = context.found.launched.get().is_some();
@@ -161,8 +158,7 @@ async fn kept_or_ended(
             Err(e) => terminal.warn(format!("{} could not be ended: {e}", host.id)),
         }
     }
-    failure.advise(diagnosis.how_to_reach_it());
-    failure.advise(diagnosis.how_to_go_on());
+    let failure = failure.with_the_host_kept();
     if args.terminate_on_failure && !launched {
         return failure.hint(format!("{} is kept: this run has not launched it", host.id));
     }

@@ -123,7 +123,8 @@ async fn wait(args: &WaitArgs, target: &Target, terminal: &Terminal) -> Result<(
         ask: None,
         terminal,
     };
-    let Some(report) = order.carry_out(&plan).await? else {
+    let carried_out = order.carry_out(&plan).await;
+    let Some(report) = carried_out.map_err(Failure::with_the_host_kept)? else {
         return Ok(());
     };
     let Some(heartbeat) = context.found.heartbeat.get() else {

@@ -33,6 +33,11 @@ pub const BOOT: &str = "boot";
 /// Where a host reports and the brain has nothing.
 pub const FIRST_HEARTBEAT: &str = "first-heartbeat";
 
+/// The step of the bootstrap that joins the tailnet.
+const TAILSCALE: &str = "tailscale";
+/// What Tailscale's API says of a key that was refused in that step.
+const TAILNET: &str = "tailnet";
+
 /// EC2 keeps the last 64 KiB of a console: of a longer one, the beginning is gone.
 const WHOLE_CONSOLE: usize = 60 * 1024;
 /// How many lines are shown of a failure that nothing recognises.
@@ -123,13 +128,7 @@ impl Diagnosis {
         if gone || self.instance_id.is_none() {
             return Vec::new();
         }
-        let situation = Situation {
-            customer: self.customer.as_deref(),
-            instance_id: self.instance_id.as_deref(),
-            region: self.region.as_deref(),
-            ..Situation::default()
-        };
-        let words = Words::of(&situation, &BootstrapLog::default());
+        let words = Words::of(&self.situation(), &BootstrapLog::default());
         advice.iter().map(|advice| words.fill(advice)).collect()
     }
 
@@ -137,6 +136,27 @@ impl Diagnosis {
     fn has_joined(&self) -> bool {
         const BEFORE: [&str; 4] = [BOOT, "identity", "packages", "tailscale"];
         self.customer.is_some() && !BEFORE.contains(&self.step.as_str())
+    }
+
+    /// More exactly, where facts that were found out elsewhere say more than the host could. They say it of the same step.
+    pub fn explained_by(self, facts: &[String]) -> Self {
+        let Some(found) = recognise(TAILNET, None, facts) else {
+            return self;
+        };
+        let words = Words::of(&self.situation(), &BootstrapLog::default());
+        let mut explained = words.diagnosis(&self.step, Some(found), "", Vec::new());
+        explained.evidence = facts.to_vec();
+        explained.evidence.extend(self.evidence);
+        explained
+    }
+
+    fn situation(&self) -> Situation<'_> {
+        Situation {
+            customer: self.customer.as_deref(),
+            instance_id: self.instance_id.as_deref(),
+            region: self.region.as_deref(),
+            ..Situation::default()
+        }
     }
 
     /// Masks secrets that are known.

@@ -54,7 +54,11 @@ impl Ready {
             // Any step of the bootstrap.
             [] => !matches!(
                 step,
-                super::LAUNCH | super::INSTANCE | super::BOOT | super::FIRST_HEARTBEAT
+                super::LAUNCH
+                    | super::INSTANCE
+                    | super::BOOT
+                    | super::FIRST_HEARTBEAT
+                    | super::TAILNET
             ),
             at => at.contains(&step),
         }

@@ -35,9 +35,17 @@ fn situation<'a>(cause: &str, console: &'a [u8]) -> Situation<'a> {
     }
 }
 
+/// What Tailscale's API says stands at the end of a console, after what the host said.
+fn facts(console: &[u8]) -> Vec<String> {
+    let lines = crate::bootstrap_log::console_lines(console);
+    lines
+        .filter(|line| line.starts_with("the auth key"))
+        .collect()
+}
+
 fn diagnosis(cause: &str, console: &[u8]) -> Diagnosis {
     match judge(&situation(cause, console)) {
-        Verdict::Failed(diagnosis) => *diagnosis,
+        Verdict::Failed(diagnosis) => diagnosis.explained_by(&facts(console)),
         other => panic!("{cause}: {other:?}"),
     }
 }
@@ -61,9 +69,14 @@ fn and_no_other() {
     for cause in causes::all() {
         let console = console(cause.name);
         let log = BootstrapLog::parse(&console);
-        let step = diagnosis(cause.name, &console).step;
-        let reason = log.failure.as_ref().and_then(|f| f.reason.clone());
-        let Some((_, line)) = deciding(&step, reason.as_deref(), &log.lines) else {
+        let facts = facts(&console);
+        let (step, reason, lines) = if facts.is_empty() {
+            let reason = log.failure.as_ref().and_then(|f| f.reason.clone());
+            (diagnosis(cause.name, &console).step, reason, log.lines)
+        } else {
+            (TAILNET.to_owned(), None, facts)
+        };
+        let Some((_, line)) = deciding(&step, reason.as_deref(), &lines) else {
             // It shows by what EC2 or the brain says, or by what is not there.
             continue;
         };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
+use super::auth_key_facts::explained;
 use super::{Context, tailnet_watch};
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::{BootstrapLog, whole_lines};
@@ -141,6 +142,21 @@ impl FirstHeartbeat {
         }
     }
 
+    /// When the brain last heard of this host, if it ever did.
+    async fn last_heard(
+        &self,
+        host: &Instance,
+        database: Option<&Database>,
+        key: Option<&BrainKey>,
+    ) -> Heard {
+        let launched = host.launched.unwrap_or(Timestamp::UNIX_EPOCH);
+        match self.ask(database, key, launched).await {
+            Ok(Some(last)) => Heard::Stopped(last.ts),
+            // It has just been asked for newer ones, and answered.
+            Ok(None) | Err(_) => Heard::Never,
+        }
+    }
+
     async fn wait(&self, host: &Instance, run: &StepRun) -> Result<Heartbeat, StepError> {
         let context = &self.0;
         let since = self.wanted_since(host);
@@ -152,6 +168,9 @@ impl FirstHeartbeat {
         let mut standing = Standing::default();
         let mut console = Vec::new();
         let mut state = host.state.clone();
+        // Only of a host whose first heartbeat is still to come is it known when it must come: any other beats by its timer.
+        let is_first = context.found.heartbeat_after.get().is_none();
+        let mut booting = is_first && context.found.launched.get().is_some();
         let mut accepted: Option<Instant> = None;
         let mut silent: Option<Instant> = None;
         let mut told = format!("{} is {state}", host.id);
@@ -188,7 +207,8 @@ impl FirstHeartbeat {
                     told = tell;
                 }
             }
-            if standing.has_reported() && accepted.is_none() {
+            booting |= is_first && standing.log.step.is_some() && !standing.has_reported();
+            if booting && standing.has_reported() && accepted.is_none() {
                 accepted = Some(Instant::now());
                 brain_pace.begin_again(FIRST_PAUSE);
             }
@@ -198,7 +218,7 @@ impl FirstHeartbeat {
                 .is_some_and(|(since, asked)| asked >= since + context.pace.accepted);
             if lost || began.elapsed() >= context.timeout {
                 let situation = Situation {
-                    heard: Heard::Never,
+                    heard: self.last_heard(host, database.as_ref(), key).await,
                     over: true,
                     ..self.situation(&host.id, None, &console)
                 };
@@ -320,7 +340,18 @@ impl Step for FirstHeartbeat {
             });
         };
         let waiting = self.wait(host, run);
-        let heartbeat = tailnet_watch::alongside(&self.0, host, run, waiting).await?;
+        let heartbeat = match tailnet_watch::alongside(&self.0, host, run, waiting).await {
+            Err(StepError::HostFailed(diagnosis)) => {
+                let context = &self.0;
+                return Err(self.failed(match &context.tailnet {
+                    Some(tailnet) => {
+                        explained(*diagnosis, &context.aws, tailnet, &context.customer).await
+                    }
+                    None => *diagnosis,
+                }));
+            }
+            other => other?,
+        };
         let detail = format!("from {} at {}", heartbeat.hostname, heartbeat.ts);
         let _ = self.0.found.heartbeat.set(heartbeat);
         Ok(Outcome::Arrived(detail))

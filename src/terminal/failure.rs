@@ -54,7 +54,7 @@ Exit codes:
   4    refused by AWS, the brain or Tailscale
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
-  7    something needs a person (status --check)
+  7    something needs a person (status --check, tailnet doctor)
   130  interrupted";
 
 /// A failed command.
@@ -143,11 +143,23 @@ impl Failure {
         self
     }
 
-    /// Adds to what the diagnosis says is to be done, where there is one.
-    pub fn advise(&mut self, advice: Vec<Remedy>) {
+    /// Says how to reach a host that failed, which is kept.
+    pub fn how_to_reach_it(mut self) -> Self {
         if let Some(diagnosis) = &mut self.diagnosis {
+            let advice = diagnosis.how_to_reach_it();
             diagnosis.remedy.extend(advice);
         }
+        self
+    }
+
+    /// Says how to reach a host that failed, and how to go on with it or be rid of it.
+    pub fn with_the_host_kept(self) -> Self {
+        let mut failure = self.how_to_reach_it();
+        if let Some(diagnosis) = &mut failure.diagnosis {
+            let advice = diagnosis.how_to_go_on();
+            diagnosis.remedy.extend(advice);
+        }
+        failure
     }
 
     /// The result is on stdout already: no document of the failure may follow it there.

@@ -204,6 +204,24 @@ impl RunningSandbox {
         self.child.id()
     }
 
+    /// A file with an auth key for a customer's hosts, made as in Tailscale's admin console.
+    pub fn auth_key_file(&self, surroundings: &Surroundings, customer: &str) -> PathBuf {
+        let tag = customer
+            .replace("cust_", "tag:m8trx-cust-")
+            .replace('_', "-");
+        let url = format!(
+            "{}/_sandbox/keys",
+            self.environment["M8TRX_TAILSCALE_API_URL"]
+        );
+        let asked = serde_json::json!({ "tags": [tag] }).to_string();
+        let output = Command::new("curl")
+            .args(["-qfsS", "--noproxy", "*", "-d", &asked, &url])
+            .output()
+            .unwrap();
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        surroundings.file("tailscale-auth-key", made["key"].as_str().unwrap())
+    }
+
     /// Every call the cloud has handled, as its ledger has them.
     pub fn calls(&self) -> Vec<Value> {
         let url = format!("{}/_sandbox/calls", self.environment["AWS_ENDPOINT_URL"]);

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::common::{Ended, M8TRX, RunningSandbox, Surroundings};
+use crate::tailnet::Console;
 
 const CONSOLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/consoles");
 
@@ -309,4 +310,66 @@ fn standard_input_is_read_whatever_it_holds() {
     let fine =
         diagnose(b"m8trx-bootstrap: step 7/7 heartbeat\nm8trx-bootstrap: complete for cust_acme\n");
     assert_eq!(fine.assert_code(0).json()["verdict"], "healthy");
+}
+
+/// `tailscale up` says the same of an expired key and of one that is used up, and the same of a wrong tag and of a policy
+/// file without it.
+#[test]
+fn what_the_host_cannot_tell_apart_tailscales_api_does() {
+    let sandbox = RunningSandbox::up();
+    let surroundings = Surroundings::of(&sandbox);
+    let console = Console::of(&sandbox);
+    let mut without_api = Surroundings::of(&sandbox);
+    without_api
+        .set("M8TRX_TAILSCALE_CLIENT_ID", "")
+        .set("M8TRX_TAILSCALE_CLIENT_SECRET_FILE", "");
+    let once = console.make_key(&serde_json::json!({
+        "tags": ["tag:m8trx-cust-first", "tag:m8trx-cust-second"], "reusable": false
+    }));
+    let other = console.make_key(&serde_json::json!({"tags": ["tag:m8trx-cust-bigco"]}));
+    let onboard = |customer: &str, key: &str| {
+        let file = without_api.file("key", key);
+        let file = file.to_str().unwrap();
+        without_api.m8trx(&[
+            "onboard",
+            customer,
+            "--yes",
+            "--output",
+            "json",
+            "--tailscale-key-file",
+            file,
+        ])
+    };
+    let diagnose = |customer: &str| surroundings.m8trx(&["diagnose", customer, "--output", "json"]);
+
+    onboard("cust_first", &once).assert_code(0);
+    let spent = onboard("cust_second", &once);
+    assert_diagnosed(&spent, 5, "tailscale", "tailscale-key-spent");
+    let told = assert_diagnosed(
+        &diagnose("cust_second"),
+        5,
+        "tailscale",
+        "tailscale-key-used-up",
+    );
+    let remedy = texts(&told["remedy"]);
+    assert!(
+        remedy.contains(&"m8trx rotate-tailscale-key cust_second"),
+        "{remedy:#?}"
+    );
+
+    let refused = onboard("cust_acme", &other);
+    assert_diagnosed(&refused, 5, "tailscale", "tailscale-tag-refused");
+    let told = assert_diagnosed(
+        &diagnose("cust_acme"),
+        5,
+        "tailscale",
+        "tailscale-key-wrong-tag",
+    );
+    assert!(
+        told["what"]
+            .as_str()
+            .unwrap()
+            .contains("tag:m8trx-cust-bigco"),
+        "{told:#}"
+    );
 }

@@ -45,7 +45,7 @@ fn step_by_step_a_customer_is_connected() {
         assert!(hint.contains(&format!("m8trx {command}")), "{hint}");
     }
     run(&surroundings, &["mint-key", "cust_a", "--store", "--yes"]).assert_code(0);
-    let key_file = &sandbox.environment["M8TRX_TAILSCALE_KEY_FILE"];
+    let key_file = sandbox.auth_key_file(&surroundings, "cust_a");
     run(
         &surroundings,
         &[
@@ -53,7 +53,7 @@ fn step_by_step_a_customer_is_connected() {
             "put",
             "cust_a/tailscale-auth-key",
             "--file",
-            key_file,
+            key_file.to_str().unwrap(),
             "--yes",
         ],
     )

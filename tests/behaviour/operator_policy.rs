@@ -10,7 +10,8 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use m8trx::aws::operations::{COMMANDS, CommandCalls, Operation};
-use m8trx::sandbox::{Sandbox, SandboxOptions};
+use m8trx::sandbox::{AuthKeySpec, Sandbox, SandboxOptions};
+use m8trx::secret::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
@@ -18,13 +19,20 @@ use crate::common::{Ended, M8TRX, Surroundings};
 use runs::{RUNS, connected};
 
 /// Commands that need no permission of AWS.
-const WITHOUT_PERMISSIONS: [&str; 3] = ["user-data", "sandbox up", "iam operator-policy"];
+const WITHOUT_PERMISSIONS: [&str; 5] = [
+    "user-data",
+    "sandbox up",
+    "iam operator-policy",
+    "tailnet check",
+    "tailnet lock sign",
+];
 
-/// What `status` does without: it shows everything else, and says what it needs for the rest.
-const DONE_WITHOUT: [(&str, &str); 3] = [
+/// What commands do without: they show everything else, and say what they need for the rest.
+const DONE_WITHOUT: [(&str, &str); 4] = [
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
     ("status", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet devices", "ssm:GetParameter"),
 ];
 
 /// Commands that take long to check, each in a test of its own.
@@ -59,6 +67,17 @@ impl Trial {
             sandbox: Some(sandbox),
             surroundings,
         }
+    }
+
+    /// A file with an auth key for a customer's hosts.
+    fn auth_key_file(&self, customer: &str) -> String {
+        let customer: m8trx::customer::CustomerId = customer.parse().unwrap();
+        let key = self.sandbox().mint_auth_key(AuthKeySpec {
+            tags: [customer.tailscale_tag()].into(),
+            ..AuthKeySpec::default()
+        });
+        let file = self.surroundings.file("auth-key", key.expose_secret());
+        file.to_str().unwrap().to_owned()
     }
 
     fn sandbox(&self) -> &Sandbox {
@@ -212,9 +231,9 @@ fn check(command: &str, known: &BTreeSet<&str>) {
                     continue;
                 }
                 let (code, told) = if DONE_WITHOUT.contains(&(command, grant.action)) {
-                    (run.code, &ended.stdout)
+                    (run.code, format!("{}{}", ended.stdout, ended.stderr))
                 } else {
-                    (4, &ended.stderr)
+                    (4, ended.stderr.clone())
                 };
                 assert_eq!(ended.code, code, "without {}: {ended:?}", grant.action);
                 let needs = format!("needs {} on ", grant.action);

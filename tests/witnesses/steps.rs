@@ -60,7 +60,9 @@ fn step_by_step_as_onboarding_makes_it() {
         let place = Place::new(in_moto);
         let brain_url = place.sandbox.environment["M8TRX_BRAIN_URL"].clone();
         place.m8trx(&["brain-url", "set", &brain_url, "--yes"]);
-        let key_file = &place.sandbox.environment["M8TRX_TAILSCALE_KEY_FILE"];
+        let key_file = place
+            .sandbox
+            .auth_key_file(&place.surroundings, "cust_acme");
         let key = std::fs::read_to_string(key_file).unwrap();
         place.put("cust_acme/tailscale-auth-key", key.trim());
         place.m8trx(&["mint-key", "cust_acme", "--store", "--yes"]);

@@ -137,15 +137,15 @@ impl Run {
     }
 
     /// What to do, as it stands after the removal: there is a host to be reached with `--keep` only.
-    fn after_removal(&self, mut failure: Failure, removed_all: bool) -> Failure {
+    fn after_removal(&self, failure: Failure, removed_all: bool) -> Failure {
         let customer = &self.context.customer;
         let cleanup = cleanup_command(customer);
         let before = failure.hint.clone();
-        if self.keep
-            && let Some(diagnosis) = failure.diagnosis.clone()
-        {
-            failure.advise(diagnosis.how_to_reach_it());
-        }
+        let failure = if self.keep {
+            failure.how_to_reach_it()
+        } else {
+            failure
+        };
         let after = if self.keep {
             format!("everything is kept; remove it with: {cleanup}")
         } else if !removed_all {

@@ -252,7 +252,7 @@ async fn heartbeats(
     let (brain, database) = match asked.await {
         Ok(asked) => asked,
         Err(failure) => {
-            terminal.warn(format!("no heartbeats: {}", failure.causes.join(": ")));
+            terminal.warn(format!("no heartbeats: {}", told(&failure)));
             return BTreeMap::new();
         }
     };
@@ -269,7 +269,7 @@ async fn heartbeats(
         .collect()
         .await;
     let mut beats = BTreeMap::new();
-    let mut told: Vec<String> = Vec::new();
+    let mut known: Vec<String> = Vec::new();
     for (customer, answer) in answers {
         match answer {
             Ok(Some(beat)) => {
@@ -277,10 +277,10 @@ async fn heartbeats(
             }
             Ok(None) => {}
             Err(failure) => {
-                let text = failure.causes.join(": ");
-                if !told.contains(&text) {
+                let text = told(&failure);
+                if !known.contains(&text) {
                     terminal.warn(format!("no heartbeat of {customer}: {text}"));
-                    told.push(text);
+                    known.push(text);
                 }
             }
         }
@@ -310,6 +310,15 @@ async fn heartbeat(
         .latest_heartbeat(customer, &key, since)
         .await
         .map_err(brain_failure)
+}
+
+/// A failure that does not end the command, in one line with what to do.
+fn told(failure: &Failure) -> String {
+    let mut text = failure.causes.join(": ");
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!(" ({hint})"));
+    }
+    text
 }
 
 fn brain_failure(error: BrainError) -> Failure {

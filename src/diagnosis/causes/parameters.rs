@@ -81,11 +81,9 @@ pub(super) const CAUSES: &[Cause] = &[
         what: "the value of {parameter} is not {form}",
         remedy: &[
             Do(
-                "Mostly a line break at its end. Put it again, through standard input and without one:",
+                "Mostly a line break at its end. Put it again; a secret is asked for without being shown:",
             ),
-            Run(
-                "IFS= read -rsp 'value: ' VALUE; printf %s \"$VALUE\" | aws ssm put-parameter --region {region} --name {parameter} --overwrite --value file:///dev/stdin; unset VALUE",
-            ),
+            Run("m8trx params put {parameter} --region {region}"),
         ],
     },
     Cause {

@@ -2,11 +2,13 @@
 
 use super::Advice::{Do, Run};
 use super::Cause;
+use crate::diagnosis::{TAILNET, TAILSCALE};
 
-const AT: &[&str] = &["tailscale"];
+const AT: &[&str] = &[TAILSCALE];
 
-const MINT: &str = "Mint another in the admin console (https://login.tailscale.com/admin/settings/keys): reusable, ephemeral, pre-approved, tag {tag}. Then store it; it is read without being shown:";
-const STORE: &str = "IFS= read -rsp 'auth key: ' KEY; printf %s \"$KEY\" | aws ssm put-parameter --region {region} --name {auth_key} --type SecureString --overwrite --value file:///dev/stdin; unset KEY";
+const ROTATE: &str = "m8trx rotate-tailscale-key {customer}";
+const MINT: &str = "Replace it. Where an OAuth client of Tailscale is configured, this mints the key itself; else make one in the admin console (https://login.tailscale.com/admin/settings/keys): reusable, ephemeral, pre-approved, tag {tag}. It is asked for without being shown:";
+const STORE: &str = "m8trx rotate-tailscale-key {customer} --region {region}";
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
@@ -42,8 +44,12 @@ pub(super) const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "tailscale-key-deleted",
-        at: AT,
-        shows: &[r"invalid key: API key does not exist"],
+        at: &[TAILSCALE, TAILNET],
+        shows: &[
+            r"invalid key: API key does not exist",
+            r"^the tailnet has no auth key \S+$",
+            r"^the auth key \S+ was revoked$",
+        ],
         general: false,
         what: "the Tailscale auth key was deleted (or expired so long ago that it is forgotten), or belongs to another tailnet",
         remedy: &[Do(MINT), Run(STORE)],
@@ -61,6 +67,42 @@ pub(super) const CAUSES: &[Cause] = &[
             Do("Then the key must carry exactly this tag. If it does not, or if you cannot tell:"),
             Do(MINT),
             Run(STORE),
+        ],
+    },
+    // What Tailscale's API says of a key, where it is configured, tells apart what `tailscale up` says in the same words.
+    Cause {
+        name: "tailscale-key-expired",
+        at: &[TAILNET],
+        shows: &[r"^the auth key \S+ expired at (?<at>\S+)$"],
+        general: false,
+        what: "the Tailscale auth key expired at {at}",
+        remedy: &[
+            Do("Auth keys expire after 90 days at most. This mints another and stores it:"),
+            Run(ROTATE),
+        ],
+    },
+    Cause {
+        name: "tailscale-key-used-up",
+        at: &[TAILNET],
+        shows: &[r"^the auth key \S+ is used up$"],
+        general: false,
+        what: "the Tailscale auth key was good for one device, and is used up",
+        remedy: &[
+            Do("Only a reusable key takes a second host. This mints one and stores it:"),
+            Run(ROTATE),
+        ],
+    },
+    Cause {
+        name: "tailscale-key-wrong-tag",
+        at: &[TAILNET],
+        shows: &[r"^the auth key \S+ carries (?<tags>.+) instead of (?<wanted>tag:\S+)$"],
+        general: false,
+        what: "the Tailscale auth key carries {tags} instead of {wanted}",
+        remedy: &[
+            Do(
+                "A key lets devices in under its own tags only. This mints one with the right tag and stores it:",
+            ),
+            Run(ROTATE),
         ],
     },
     Cause {

@@ -25,7 +25,7 @@ pub fn connected(trial: &Trial, customer: &str) {
 /// Everything but the host.
 fn prepared(trial: &Trial, customer: &str) {
     let url = trial.surroundings.variables["M8TRX_BRAIN_URL"].clone();
-    let key = trial.surroundings.variables["M8TRX_TAILSCALE_KEY_FILE"].clone();
+    let key = trial.auth_key_file(customer);
     trial.done(&["brain-url", "set", &url, "--yes"]);
     trial.done(&["mint-key", customer, "--store", "--yes"]);
     let parameter = format!("{customer}/tailscale-auth-key");
@@ -182,6 +182,14 @@ fn wait() -> Vec<Run> {
         given: connected,
         arguments: |_, customer| words(&format!("wait {customer} --next --timeout 1s")),
         code: 6,
+    }]
+}
+
+fn tailnet_devices() -> Vec<Run> {
+    vec![Run {
+        given: connected,
+        arguments: |_, customer| words(&format!("tailnet devices {customer}")),
+        code: 0,
     }]
 }
 
@@ -387,6 +395,34 @@ pub const RUNS: &[Runs] = &[
     ("iam apply", iam_apply),
     ("launch", launch),
     ("wait", wait),
+    ("tailnet devices", tailnet_devices),
     ("brain-url get", brain_url_get),
     ("brain-url set", brain_url_set),
+    ("tailnet policy", tailnet_policy),
+    ("tailnet apply", tailnet_apply),
+    ("tailnet doctor", tailnet_doctor),
 ];
+
+fn tailnet_policy() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet policy"),
+        code: 0,
+    }]
+}
+
+fn tailnet_apply() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet apply --yes"),
+        code: 0,
+    }]
+}
+
+fn tailnet_doctor() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet doctor"),
+        code: 0,
+    }]
+}
