@@ -242,6 +242,57 @@ pub const COMMANDS: &[CommandCalls] = &[
         ],
     },
     CommandCalls {
+        command: "offboard",
+        parts: &[
+            CONNECT,
+            &[
+                GET_PARAMETER,
+                DESCRIBE_PARAMETERS,
+                LIST_TAGS_FOR_RESOURCE,
+                DELETE_PARAMETER,
+                DESCRIBE_INSTANCES,
+                TERMINATE_INSTANCES,
+                DESCRIBE_SECURITY_GROUPS,
+                DELETE_SECURITY_GROUP,
+                GET_ROLE,
+                LIST_ROLE_POLICIES,
+                LIST_ATTACHED_ROLE_POLICIES,
+                DETACH_ROLE_POLICY,
+                DELETE_ROLE_POLICY,
+                DELETE_ROLE,
+                GET_INSTANCE_PROFILE,
+                REMOVE_ROLE_FROM_INSTANCE_PROFILE,
+                DELETE_INSTANCE_PROFILE,
+            ],
+        ],
+    },
+    CommandCalls {
+        command: "rotate-tailscale-key",
+        parts: &[
+            CONNECT,
+            &[
+                GET_PARAMETER,
+                DESCRIBE_PARAMETERS,
+                PUT_UNTAGGED_PARAMETER,
+                ADD_TAGS_TO_RESOURCE,
+            ],
+        ],
+    },
+    CommandCalls {
+        command: "rotate-brain-key",
+        parts: &[
+            CONNECT,
+            BRAIN,
+            &[
+                LIST_TAGS_FOR_RESOURCE,
+                PUT_UNTAGGED_PARAMETER,
+                ADD_TAGS_TO_RESOURCE,
+                REMOVE_TAGS_FROM_RESOURCE,
+                DESCRIBE_INSTANCES,
+            ],
+        ],
+    },
+    CommandCalls {
         command: "status",
         parts: &[
             CONNECT,

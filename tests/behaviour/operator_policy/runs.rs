@@ -217,6 +217,44 @@ fn mint_key() -> Vec<Run> {
     ]
 }
 
+fn offboard() -> Vec<Run> {
+    vec![Run {
+        given: |trial, customer| {
+            connected(trial, customer);
+            trial.cloud().attach_leak(&format!("m8trx-{customer}"));
+        },
+        arguments: |_, customer| words(&format!("offboard {customer} --yes --confirm {customer}")),
+        code: 0,
+    }]
+}
+
+fn rotate_tailscale_key() -> Vec<Run> {
+    vec![
+        Run {
+            given: connected,
+            arguments: |_, customer| words(&format!("rotate-tailscale-key {customer} --yes")),
+            code: 0,
+        },
+        Run {
+            given: connected,
+            arguments: |_, _| words("rotate-tailscale-key --all --older-than 60d --yes"),
+            code: 0,
+        },
+    ]
+}
+
+/// Without a running host there is nothing to wait for.
+fn rotate_brain_key() -> Vec<Run> {
+    vec![Run {
+        given: |trial, customer| {
+            connected(trial, customer);
+            trial.cloud().terminate_host(customer);
+        },
+        arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
+        code: 0,
+    }]
+}
+
 fn status() -> Vec<Run> {
     vec![Run {
         given: connected,
@@ -342,6 +380,9 @@ pub type Runs = (&'static str, fn() -> Vec<Run>);
 pub const RUNS: &[Runs] = &[
     ("onboard", onboard),
     ("smoke", smoke),
+    ("offboard", offboard),
+    ("rotate-tailscale-key", rotate_tailscale_key),
+    ("rotate-brain-key", rotate_brain_key),
     ("status", status),
     ("events", events),
     ("params list", params_list),
