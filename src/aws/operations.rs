@@ -194,13 +194,43 @@ const HOST: &[Operation] = &[
     MODIFY_INSTANCE_METADATA_OPTIONS,
 ];
 const HEARTBEAT: &[Operation] = &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT];
+// Listing everything of a customer, and taking it away.
+const REMOVE: &[Operation] = &[
+    GET_PARAMETER,
+    DESCRIBE_PARAMETERS,
+    LIST_TAGS_FOR_RESOURCE,
+    DELETE_PARAMETER,
+    GET_ROLE,
+    LIST_ROLE_POLICIES,
+    LIST_ATTACHED_ROLE_POLICIES,
+    GET_INSTANCE_PROFILE,
+    REMOVE_ROLE_FROM_INSTANCE_PROFILE,
+    DELETE_INSTANCE_PROFILE,
+    DETACH_ROLE_POLICY,
+    DELETE_ROLE_POLICY,
+    DELETE_ROLE,
+    DESCRIBE_INSTANCES,
+    DESCRIBE_SECURITY_GROUPS,
+    DELETE_SECURITY_GROUP,
+    TERMINATE_INSTANCES,
+];
 const CUSTOMERS: &[Operation] = &[DESCRIBE_PARAMETERS, DESCRIBE_INSTANCES];
 
 /// Every command that needs permissions.
 pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
         command: "onboard",
-        parts: &[CONNECT, BRAIN, STORE, SEE_ROLE, MAKE_ROLE, HOST, HEARTBEAT],
+        parts: &[
+            CONNECT,
+            BRAIN,
+            STORE,
+            SEE_ROLE,
+            MAKE_ROLE,
+            HOST,
+            HEARTBEAT,
+            // With --terminate-on-failure.
+            &[TERMINATE_INSTANCES],
+        ],
     },
     // It makes everything anew and mends nothing.
     CommandCalls {
@@ -208,72 +238,36 @@ pub const COMMANDS: &[CommandCalls] = &[
         parts: &[
             CONNECT,
             HEARTBEAT,
+            REMOVE,
             &[
-                GET_ROLE,
-                LIST_ROLE_POLICIES,
-                LIST_ATTACHED_ROLE_POLICIES,
-                GET_INSTANCE_PROFILE,
-                GET_PARAMETER,
                 PUT_PARAMETER,
-                LIST_TAGS_FOR_RESOURCE,
-                DESCRIBE_PARAMETERS,
                 REMOVE_TAGS_FROM_RESOURCE,
-                DELETE_PARAMETER,
                 CREATE_ROLE,
                 PUT_ROLE_POLICY,
                 CREATE_INSTANCE_PROFILE,
                 ADD_ROLE_TO_INSTANCE_PROFILE,
-                REMOVE_ROLE_FROM_INSTANCE_PROFILE,
-                DELETE_INSTANCE_PROFILE,
-                DETACH_ROLE_POLICY,
-                DELETE_ROLE_POLICY,
-                DELETE_ROLE,
                 GET_IMAGE_PARAMETER,
                 DESCRIBE_IMAGES,
                 DESCRIBE_INSTANCE_TYPES,
                 DESCRIBE_VPCS,
                 DESCRIBE_SUBNETS,
-                DESCRIBE_SECURITY_GROUPS,
                 CREATE_SECURITY_GROUP,
-                DELETE_SECURITY_GROUP,
                 RUN_INSTANCES,
-                TERMINATE_INSTANCES,
             ],
         ],
     },
     CommandCalls {
         command: "offboard",
-        parts: &[
-            CONNECT,
-            &[
-                GET_PARAMETER,
-                DESCRIBE_PARAMETERS,
-                LIST_TAGS_FOR_RESOURCE,
-                DELETE_PARAMETER,
-                DESCRIBE_INSTANCES,
-                TERMINATE_INSTANCES,
-                DESCRIBE_SECURITY_GROUPS,
-                DELETE_SECURITY_GROUP,
-                GET_ROLE,
-                LIST_ROLE_POLICIES,
-                LIST_ATTACHED_ROLE_POLICIES,
-                DETACH_ROLE_POLICY,
-                DELETE_ROLE_POLICY,
-                DELETE_ROLE,
-                GET_INSTANCE_PROFILE,
-                REMOVE_ROLE_FROM_INSTANCE_PROFILE,
-                DELETE_INSTANCE_PROFILE,
-            ],
-        ],
+        parts: &[CONNECT, REMOVE],
     },
     CommandCalls {
         command: "rotate-tailscale-key",
         parts: &[
             CONNECT,
             &[
-                GET_PARAMETER,
                 DESCRIBE_PARAMETERS,
-                PUT_UNTAGGED_PARAMETER,
+                GET_PARAMETER,
+                PUT_PARAMETER,
                 ADD_TAGS_TO_RESOURCE,
             ],
         ],
@@ -283,13 +277,8 @@ pub const COMMANDS: &[CommandCalls] = &[
         parts: &[
             CONNECT,
             BRAIN,
-            &[
-                LIST_TAGS_FOR_RESOURCE,
-                PUT_UNTAGGED_PARAMETER,
-                ADD_TAGS_TO_RESOURCE,
-                REMOVE_TAGS_FROM_RESOURCE,
-                DESCRIBE_INSTANCES,
-            ],
+            STORE,
+            &[LIST_TAGS_FOR_RESOURCE, DESCRIBE_INSTANCES],
         ],
     },
     CommandCalls {
@@ -308,6 +297,10 @@ pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
         command: "events",
         parts: &[CONNECT, BRAIN],
+    },
+    CommandCalls {
+        command: "diagnose",
+        parts: &[CONNECT, BRAIN, HEARTBEAT],
     },
     CommandCalls {
         command: "params list",
@@ -357,10 +350,6 @@ pub const COMMANDS: &[CommandCalls] = &[
         parts: &[CONNECT, BRAIN, HEARTBEAT],
     },
     CommandCalls {
-        command: "tailnet devices",
-        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
-    },
-    CommandCalls {
         command: "brain-url get",
         parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
     },
@@ -388,6 +377,10 @@ pub const COMMANDS: &[CommandCalls] = &[
         command: "tailnet doctor",
         parts: &[CONNECT, CUSTOMERS],
     },
+    CommandCalls {
+        command: "tailnet devices",
+        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
+    },
 ];
 
 /// Every call of every command.
@@ -400,7 +393,7 @@ mod tests {
     use super::*;
 
     /// The adapters, read as text: every call in them names its operation, for its error message.
-    const ADAPTERS: [&str; 7] = [
+    const ADAPTERS: [&str; 8] = [
         include_str!("ssm.rs"),
         include_str!("iam.rs"),
         include_str!("ec2.rs"),
@@ -408,11 +401,8 @@ mod tests {
         include_str!("ec2_network.rs"),
         include_str!("client.rs"),
         include_str!("fleet.rs"),
+        include_str!("customers.rs"),
     ];
-
-    fn everything() -> BTreeSet<Operation> {
-        COMMANDS.iter().flat_map(CommandCalls::operations).collect()
-    }
 
     #[test]
     fn every_operation_the_adapters_name_is_in_the_table() {

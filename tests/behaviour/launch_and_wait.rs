@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::cloud::Cloud;
 use crate::common::{Ended, RunningSandbox, Surroundings, beat};
+use crate::tailnet::Console;
 
 fn run(surroundings: &Surroundings, arguments: &[&str]) -> Ended {
     let mut all = arguments.to_vec();
@@ -45,7 +46,9 @@ fn step_by_step_a_customer_is_connected() {
         assert!(hint.contains(&format!("m8trx {command}")), "{hint}");
     }
     run(&surroundings, &["mint-key", "cust_a", "--store", "--yes"]).assert_code(0);
-    let key_file = sandbox.auth_key_file(&surroundings, "cust_a");
+    run(&surroundings, &["tailnet", "apply", "cust_a", "--yes"]).assert_code(0);
+    let key = Console::of(&sandbox).make_key(&json!({"tags": ["tag:m8trx-cust-a"]}));
+    let key_file = surroundings.file("auth-key", &key);
     run(
         &surroundings,
         &[

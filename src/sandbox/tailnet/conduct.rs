@@ -81,7 +81,7 @@ impl Default for Conduct {
             lock: false,
             device_approval: false,
             ephemeral_devices_linger: false,
-            takes_undefined_customer_tags: true,
+            takes_undefined_customer_tags: false,
             scopes: SCOPES.map(str::to_owned).to_vec(),
             answers: Vec::new(),
         }

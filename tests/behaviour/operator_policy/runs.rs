@@ -22,14 +22,29 @@ pub fn connected(trial: &Trial, customer: &str) {
     trial.done(&["onboard", customer, "--yes"]);
 }
 
+/// As [`connected`], without a machine beneath the host: for what looks at a customer only.
+fn settled(trial: &Trial, customer: &str) {
+    trial.settle(customer);
+}
+
+/// The customer's auth key, and its tag in the policy file.
+fn with_auth_key(trial: &Trial, customer: &str) {
+    let key = trial.auth_key_file(customer);
+    let parameter = format!("{customer}/tailscale-auth-key");
+    trial.done(&["params", "put", &parameter, "--file", &key, "--yes"]);
+    trial.done(&["tailnet", "apply", customer, "--yes"]);
+}
+
+fn with_brain_key(trial: &Trial, customer: &str) {
+    trial.done(&["mint-key", customer, "--store", "--yes"]);
+}
+
 /// Everything but the host.
 fn prepared(trial: &Trial, customer: &str) {
     let url = trial.surroundings.variables["M8TRX_BRAIN_URL"].clone();
-    let key = trial.auth_key_file(customer);
     trial.done(&["brain-url", "set", &url, "--yes"]);
-    trial.done(&["mint-key", customer, "--store", "--yes"]);
-    let parameter = format!("{customer}/tailscale-auth-key");
-    trial.done(&["params", "put", &parameter, "--file", &key, "--yes"]);
+    with_brain_key(trial, customer);
+    with_auth_key(trial, customer);
     trial.done(&["iam", "apply", customer, "--yes"]);
 }
 
@@ -83,6 +98,12 @@ fn kept(trial: &Trial, customer: &str) {
     ]);
 }
 
+/// A customer whose role somebody gave a policy.
+fn leaking(trial: &Trial, customer: &str) {
+    connected(trial, customer);
+    trial.cloud().attach_leak(&format!("m8trx-{customer}"));
+}
+
 fn onboard() -> Vec<Run> {
     vec![
         Run {
@@ -121,6 +142,16 @@ fn onboard() -> Vec<Run> {
             arguments: |_, customer| words(&format!("onboard {customer} --yes")),
             code: 4,
         },
+        // No host beats so soon.
+        Run {
+            given: nothing,
+            arguments: |_, customer| {
+                words(&format!(
+                    "onboard {customer} --yes --terminate-on-failure --timeout 1ms"
+                ))
+            },
+            code: 6,
+        },
     ]
 }
 
@@ -147,6 +178,38 @@ fn smoke() -> Vec<Run> {
             code: 0,
         },
     ]
+}
+
+fn offboard() -> Vec<Run> {
+    vec![Run {
+        given: leaking,
+        arguments: |_, customer| words(&format!("offboard {customer} --yes --confirm {customer}")),
+        code: 0,
+    }]
+}
+
+fn rotate_tailscale_key() -> Vec<Run> {
+    vec![Run {
+        given: with_auth_key,
+        arguments: |_, _| words("rotate-tailscale-key --all --yes"),
+        code: 0,
+    }]
+}
+
+fn rotate_brain_key() -> Vec<Run> {
+    vec![Run {
+        given: with_brain_key,
+        arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
+        code: 0,
+    }]
+}
+
+fn diagnose() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("diagnose {customer}")),
+        code: 0,
+    }]
 }
 
 fn launch() -> Vec<Run> {
@@ -179,17 +242,9 @@ fn launch() -> Vec<Run> {
 
 fn wait() -> Vec<Run> {
     vec![Run {
-        given: connected,
+        given: settled,
         arguments: |_, customer| words(&format!("wait {customer} --next --timeout 1s")),
         code: 6,
-    }]
-}
-
-fn tailnet_devices() -> Vec<Run> {
-    vec![Run {
-        given: connected,
-        arguments: |_, customer| words(&format!("tailnet devices {customer}")),
-        code: 0,
     }]
 }
 
@@ -217,47 +272,9 @@ fn mint_key() -> Vec<Run> {
     ]
 }
 
-fn offboard() -> Vec<Run> {
-    vec![Run {
-        given: |trial, customer| {
-            connected(trial, customer);
-            trial.cloud().attach_leak(&format!("m8trx-{customer}"));
-        },
-        arguments: |_, customer| words(&format!("offboard {customer} --yes --confirm {customer}")),
-        code: 0,
-    }]
-}
-
-fn rotate_tailscale_key() -> Vec<Run> {
-    vec![
-        Run {
-            given: connected,
-            arguments: |_, customer| words(&format!("rotate-tailscale-key {customer} --yes")),
-            code: 0,
-        },
-        Run {
-            given: connected,
-            arguments: |_, _| words("rotate-tailscale-key --all --older-than 60d --yes"),
-            code: 0,
-        },
-    ]
-}
-
-/// Without a running host there is nothing to wait for.
-fn rotate_brain_key() -> Vec<Run> {
-    vec![Run {
-        given: |trial, customer| {
-            connected(trial, customer);
-            trial.cloud().terminate_host(customer);
-        },
-        arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
-        code: 0,
-    }]
-}
-
 fn status() -> Vec<Run> {
     vec![Run {
-        given: connected,
+        given: settled,
         arguments: |_, customer| words(&format!("status {customer}")),
         code: 0,
     }]
@@ -265,7 +282,7 @@ fn status() -> Vec<Run> {
 
 fn events() -> Vec<Run> {
     vec![Run {
-        given: connected,
+        given: settled,
         arguments: |_, customer| words(&format!("events {customer}")),
         code: 0,
     }]
@@ -353,7 +370,7 @@ fn iam_apply() -> Vec<Run> {
 
 fn brain_url_get() -> Vec<Run> {
     vec![Run {
-        given: connected,
+        given: settled,
         arguments: |_, _| words("brain-url get --hosts"),
         code: 0,
     }]
@@ -362,7 +379,7 @@ fn brain_url_get() -> Vec<Run> {
 fn brain_url_set() -> Vec<Run> {
     vec![Run {
         given: |trial, customer| {
-            connected(trial, customer);
+            settled(trial, customer);
             trial.done(&["params", "delete", "brain-url", "--yes"]);
         },
         arguments: |trial, _| {
@@ -385,6 +402,7 @@ pub const RUNS: &[Runs] = &[
     ("rotate-brain-key", rotate_brain_key),
     ("status", status),
     ("events", events),
+    ("diagnose", diagnose),
     ("params list", params_list),
     ("params show", params_show),
     ("params put", params_put),
@@ -395,12 +413,12 @@ pub const RUNS: &[Runs] = &[
     ("iam apply", iam_apply),
     ("launch", launch),
     ("wait", wait),
-    ("tailnet devices", tailnet_devices),
     ("brain-url get", brain_url_get),
     ("brain-url set", brain_url_set),
     ("tailnet policy", tailnet_policy),
     ("tailnet apply", tailnet_apply),
     ("tailnet doctor", tailnet_doctor),
+    ("tailnet devices", tailnet_devices),
 ];
 
 fn tailnet_policy() -> Vec<Run> {
@@ -423,6 +441,14 @@ fn tailnet_doctor() -> Vec<Run> {
     vec![Run {
         given: nothing,
         arguments: |_, _| words("tailnet doctor"),
+        code: 0,
+    }]
+}
+
+fn tailnet_devices() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("tailnet devices {customer}")),
         code: 0,
     }]
 }
