@@ -43,6 +43,8 @@ pub enum Kind {
     Device,
     /// A Tailscale auth key.
     AuthKey,
+    /// The customer's entries in the tailnet's policy file.
+    PolicyEntry,
     /// A key that the brain accepts.
     BrainKey,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Kind {
             Self::IamRole => "IAM role",
             Self::Device => "tailnet device",
             Self::AuthKey => "Tailscale auth key",
+            Self::PolicyEntry => "policy file entry",
             Self::BrainKey => "brain key",
         })
     }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use crate::plan::event::{Event, Events, Outcome};
 use crate::plan::runner::millis;
 use crate::plan::{Step, StepError, StepRun};
-use crate::steps::Context;
 use crate::steps::brain_key::BrainKeyParameter;
 use crate::steps::brain_url::BrainUrlParameter;
 use crate::steps::host::Host;
@@ -16,6 +15,7 @@ use crate::steps::iam_role::IamRole;
 use crate::steps::instance_profile::InstanceProfile;
 use crate::steps::security_group::SecurityGroup;
 use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
+use crate::steps::{Context, tailnet_policy};
 
 /// How often a step is tried again where IAM has not yet learned of the step before it.
 const CONFLICT_RETRIES: u32 = 5;
@@ -37,8 +37,9 @@ pub struct Undone {
 /// that no host lives that it did not list. Only then does the brain key go. The role goes after the profile that
 /// holds it.
 pub fn steps(context: &Arc<Context>) -> Vec<Arc<dyn Step>> {
+    let policy = tailnet_policy(context);
     let context = || Arc::clone(context);
-    vec![
+    let mut steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(Host(context())),
         Arc::new(SecurityGroup(context())),
         Arc::new(BrainKeyParameter(context())),
@@ -46,7 +47,10 @@ pub fn steps(context: &Arc<Context>) -> Vec<Arc<dyn Step>> {
         Arc::new(InstanceProfile(context())),
         Arc::new(IamRole(context())),
         Arc::new(BrainUrlParameter(context())),
-    ]
+    ];
+    // After the auth key, whose devices bear the tag.
+    steps.extend(policy);
+    steps
 }
 
 /// Undoes steps in their order.

@@ -194,6 +194,7 @@ const HOST: &[Operation] = &[
     MODIFY_INSTANCE_METADATA_OPTIONS,
 ];
 const HEARTBEAT: &[Operation] = &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT];
+const CUSTOMERS: &[Operation] = &[DESCRIBE_PARAMETERS, DESCRIBE_INSTANCES];
 
 /// Every command that needs permissions.
 pub const COMMANDS: &[CommandCalls] = &[
@@ -323,6 +324,18 @@ pub const COMMANDS: &[CommandCalls] = &[
                 DESCRIBE_INSTANCES,
             ],
         ],
+    },
+    CommandCalls {
+        command: "tailnet policy",
+        parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "tailnet apply",
+        parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "tailnet doctor",
+        parts: &[CONNECT, CUSTOMERS],
     },
 ];
 

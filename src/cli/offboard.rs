@@ -16,7 +16,7 @@ use crate::brain::{Brain, BrainUrl};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::inventory::Item;
 use crate::offboarding::{Belongings, Offboarded, Offboarding};
-use crate::plan::StepError;
+use crate::plan::{StepError, journal};
 use crate::secret::ExposeSecret as _;
 use crate::steps::Context;
 use crate::tailnet::Tailnet;
@@ -170,6 +170,7 @@ async fn context(
     Ok(Context {
         admin_token: token,
         tailnet: settings.tailnet.clone().map(Tailnet::new),
+        state_directory: journal::default_directory(&|name| std::env::var(name).ok()),
         ..context
     })
 }

@@ -10,7 +10,7 @@ use super::inputs::{Given, answering, brain_url};
 use crate::aws::Aws;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
-use crate::plan::{Observation, Plan};
+use crate::plan::{Observation, Plan, journal};
 use crate::steps::{Context, Mark};
 use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
@@ -101,6 +101,7 @@ pub(super) async fn context(
         ami: settings.ami.clone(),
         timeout: settings.timeout,
         pace: settings.pace,
+        state_directory: journal::default_directory(&|name| std::env::var(name).ok()),
         mark,
         ..Context::new(customer.clone(), aws, brain)
     })

@@ -18,7 +18,7 @@ use crate::aws::Aws;
 use crate::brain::{Brain, BrainUrl};
 use crate::customer::CustomerId;
 use crate::inventory::{Inventory, Kind as Thing};
-use crate::plan::Events;
+use crate::plan::{Events, journal};
 use crate::smoke::checks::Findings;
 use crate::smoke::{self, removal, report};
 use crate::steps::{Context, Mark};
@@ -281,6 +281,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
         let context = Arc::new(Context {
             tailnet: tailnet.clone(),
             admin_token: token.clone(),
+            state_directory: journal::default_directory(&|name| std::env::var(name).ok()),
             mark: Some(mark.clone()),
             ..Context::new(customer.clone(), aws.clone(), Brain::new(url.clone()))
         });

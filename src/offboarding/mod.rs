@@ -19,6 +19,10 @@ use crate::rotation::brain_key::key_ids;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::steps::Context;
 use crate::steps::tailnet_membership::{devices_to_remove, minted_keys};
+use crate::tailnet::Tailnet;
+use crate::tailnet::policy::change::ChangeError;
+use crate::tailnet::policy::hujson::Document;
+use crate::tailnet::policy::merge::{MergeError, owned_customers};
 
 /// How long AWS is given to stop listing what was removed.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);
@@ -87,6 +91,10 @@ impl Belongings {
                     format!("{} ({})", device.node_id, device.hostname),
                 ));
             }
+            let tag = customer.tailscale_tag();
+            if policy_names(tailnet, &tag).await? {
+                found.own.push(Item::new(Kind::PolicyEntry, tag));
+            }
         }
         let keys = keys.into_iter().map(|id| Item::new(Kind::AuthKey, id));
         found.own.extend(keys);
@@ -99,6 +107,14 @@ impl Belongings {
             .iter()
             .any(|item| item.kind == kind && item.id == id)
     }
+}
+
+/// Whether the tailnet's policy file has an owner for a customer's tag.
+async fn policy_names(tailnet: &Tailnet, tag: &str) -> Result<bool, StepError> {
+    let file = tailnet.policy_file().await?;
+    let document =
+        Document::parse(file.text).map_err(|e| ChangeError::from(MergeError::from(e)))?;
+    Ok(owned_customers(&document).contains(tag))
 }
 
 /// Parameters beneath the customer's path that this program does not make.

@@ -11,9 +11,11 @@ pub mod instance_profile;
 pub mod security_group;
 pub mod stored_parameter;
 pub mod tailnet_membership;
+pub mod tailnet_policy;
 pub mod tailnet_watch;
 pub mod tailscale_auth_key;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use crate::aws::{Aws, AwsError};
 use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
-use crate::plan::{InvalidPlan, Plan, StepError};
+use crate::plan::{InvalidPlan, Plan, Step, StepError};
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
 use crate::tailnet::Tailnet;
 
@@ -58,6 +60,8 @@ pub struct Context {
     pub key_label: String,
     /// How closely a host is watched.
     pub pace: Pace,
+    /// Where the policy file is kept before it is changed.
+    pub state_directory: Option<PathBuf>,
     /// A tag on everything this run makes. With one, undoing removes what carries it and nothing else; without one,
     /// what is the customer's.
     pub mark: Option<Mark>,
@@ -155,6 +159,7 @@ impl Context {
             ami: None,
             timeout: DEFAULT_TIMEOUT,
             pace: Pace::default(),
+            state_directory: None,
             mark: None,
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),
@@ -237,8 +242,9 @@ impl Context {
 
 /// The whole path of one customer, from nothing to the first heartbeat.
 pub fn onboarding(context: &Arc<Context>) -> Result<Plan, InvalidPlan> {
+    let policy = tailnet_policy(context);
     let context = || Arc::clone(context);
-    Plan::new(vec![
+    let mut steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(brain_url::BrainUrlParameter(context())),
         Arc::new(brain_key::BrainKeyParameter(context())),
         Arc::new(tailscale_auth_key::TailscaleAuthKeyParameter(context())),
@@ -248,5 +254,16 @@ pub fn onboarding(context: &Arc<Context>) -> Result<Plan, InvalidPlan> {
         Arc::new(security_group::SecurityGroup(context())),
         Arc::new(host::Host(context())),
         Arc::new(first_heartbeat::FirstHeartbeat(context())),
-    ])
+    ];
+    steps.extend(policy);
+    Plan::new(steps)
+}
+
+/// The step that puts the customer into the tailnet's policy file, where Tailscale's API is configured.
+pub fn tailnet_policy(context: &Arc<Context>) -> Option<Arc<dyn Step>> {
+    let tailnet = context.tailnet.clone()?;
+    Some(Arc::new(tailnet_policy::TailnetPolicy {
+        context: Arc::clone(context),
+        tailnet,
+    }))
 }

@@ -237,6 +237,15 @@ impl Step for TailscaleAuthKeyParameter {
         "tailscale-auth-key"
     }
 
+    /// Tailscale refuses a key with a tag that the policy file does not define.
+    fn after(&self) -> &'static [&'static str] {
+        if self.0.tailnet.is_some() {
+            &["tailnet-policy"]
+        } else {
+            &[]
+        }
+    }
+
     fn describe(&self) -> String {
         format!(
             "parameter {}",

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod devices;
+pub mod doctor;
 pub mod error;
 pub mod keys;
 pub mod lock;

@@ -27,6 +27,7 @@ mod smoke;
 mod status;
 mod step_help;
 mod tailnet;
+mod tailnet_apply;
 mod tailnet_devices;
 mod tailnet_keys;
 mod tailnet_lock;

@@ -59,6 +59,7 @@ fn everything_goes_and_neighbours_with_the_same_beginning_stay() {
             "iam-role",
             "device",
             "auth-key",
+            "policy-entry",
             "brain-key"
         ]
     );

@@ -114,7 +114,7 @@ fn a_second_run_changes_nothing_and_a_dry_run_never_does() {
     dry.assert_code(0);
     let plan = dry.json();
     assert_eq!(plan["schema"], "m8trx.plan/1");
-    assert_eq!(plan["changes"], 8);
+    assert_eq!(plan["changes"], 9);
     assert_eq!(sandbox.changes(), Vec::<String>::new());
 
     let first = surroundings.m8trx(&["onboard", "cust_acme", "--yes", "--output", "json"]);

@@ -19,11 +19,12 @@ use crate::common::{Ended, M8TRX, Surroundings};
 use runs::{RUNS, connected};
 
 /// Commands that need no permission of AWS.
-const WITHOUT_PERMISSIONS: [&str; 4] = [
+const WITHOUT_PERMISSIONS: [&str; 5] = [
     "user-data",
     "sandbox up",
     "iam operator-policy",
     "tailnet lock sign",
+    "tailnet check",
 ];
 
 /// What commands do without: they show everything else, and say what they need for the rest.

@@ -102,6 +102,26 @@ impl Console {
         .count()
     }
 
+    /// The policy file as it is.
+    pub fn policy(&self) -> String {
+        let token = self.curl("/api/v2/oauth/token", &["-d", &self.client]);
+        let bearer = format!(
+            "Authorization: Bearer {}",
+            token["access_token"].as_str().unwrap()
+        );
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-qsS", "--fail-with-body", "--noproxy", "*"])
+            .args(["-H", &bearer, "-H", "Accept: application/hujson"])
+            .arg(format!("{}/api/v2/tailnet/-/acl", self.url));
+        ended(&mut curl).assert_code(0).stdout.clone()
+    }
+
+    /// Replaces the policy file, whatever it is.
+    pub fn set_policy(&self, text: &str) {
+        let kind = "Content-Type: application/hujson";
+        self.api("/tailnet/-/acl", &["-H", kind, "--data-binary", text]);
+    }
+
     /// How often a request was made.
     pub fn count(&self, method: &str, path: &str) -> usize {
         let calls = self.curl("/_sandbox/calls", &[]);

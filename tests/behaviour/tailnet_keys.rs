@@ -206,7 +206,7 @@ fn an_api_that_answers_something_else() {
     assert_eq!(sandbox.changes(), Vec::<String>::new());
 
     // When it is the key's turn:
-    console.conduct(json!({"scopes": ["auth_keys:read", "devices:core"]}));
+    console.conduct(json!({"scopes": ["auth_keys:read", "devices:core", "policy_file"]}));
     assert_told(
         &surroundings.m8trx(&ONBOARD),
         4,

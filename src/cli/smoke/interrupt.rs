@@ -69,6 +69,7 @@ impl Left {
                 Thing::InstanceProfile => "instance-profile",
                 Thing::IamRole => "iam-role",
                 Thing::Device | Thing::AuthKey => "tailscale-auth-key",
+                Thing::PolicyEntry => "tailnet-policy",
                 Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
                 // The brain's keys carry no mark.
                 Thing::BrainKey => continue,

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::client;
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
+use crate::cli::target::Target;
+use crate::config::Settings;
 use crate::tailnet::policy::check::{Finding, Report, check};
 use crate::tailnet::policy::hujson::{Document, MAX_BYTES, SyntaxError};
 use crate::terminal::Terminal;
@@ -21,9 +24,9 @@ use crate::terminal::failure::{Failure, Kind};
 /// What is not understood is taken for the worst, and told.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The policy file; `-` for standard input.
+    /// The policy file; `-` for standard input; by default the tailnet's own, which needs an OAuth client.
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
 }
 
 /// The most findings of one kind that people are shown; the JSON document has all.
@@ -108,10 +111,18 @@ pub(super) fn write_findings(
 /// Runs the command.
 pub(super) async fn run(
     args: &CheckArgs,
-    _global: &Global,
+    global: &Global,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let (name, document) = read(&args.file)?;
+    let (name, document) = match &args.file {
+        Some(file) => read(file)?,
+        None => {
+            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let file = fetch(&target.settings).await;
+            target.close().await;
+            ("the tailnet's policy file".to_owned(), file?)
+        }
+    };
     let report = check(&document);
     let holds = report.holds();
     let checked = Checked::new(name, report);
@@ -129,6 +140,11 @@ pub(super) fn does_not_hold(file: &str) -> Failure {
         format!("{file} does not isolate customers"),
     )
     .hint("narrow the rules named above: rules only ever add, so each of them opens what it opens whatever the others say")
+}
+
+async fn fetch(settings: &Settings) -> Result<Document, Failure> {
+    let file = client(settings)?.policy_file().await?;
+    Document::parse(file.text).map_err(|e| unreadable("of the tailnet", &e))
 }
 
 fn read(file: &Path) -> Result<(String, Document), Failure> {

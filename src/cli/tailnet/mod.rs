@@ -1,8 +1,10 @@
 //! `m8trx tailnet`
 
+mod apply;
 mod check;
 mod customers;
 mod devices;
+mod doctor;
 mod lock;
 mod policy;
 
@@ -27,6 +29,8 @@ enum TailnetCommand {
     Check(check::CheckArgs),
     Devices(devices::DevicesArgs),
     Lock(lock::LockArgs),
+    Apply(apply::ApplyArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs the subcommand.
@@ -36,6 +40,8 @@ pub async fn run(args: &TailnetArgs, global: &Global, terminal: &Terminal) -> Re
         TailnetCommand::Check(args) => check::run(args, global, terminal).await,
         TailnetCommand::Devices(args) => devices::run(args, global, terminal).await,
         TailnetCommand::Lock(args) => lock::run(args, global, terminal).await,
+        TailnetCommand::Apply(args) => apply::run(args, global, terminal).await,
+        TailnetCommand::Doctor(args) => doctor::run(args, global, terminal).await,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Who may give a device which tag. Whoever may give it a customer's tag is inside that customer's wall.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::check::{Finding, Kind};
-use super::model::{CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TagOwner};
+use super::model::{BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TEAM_TAG, TagOwner};
 use super::selection::TagId;
 
 /// Those who may give any tag anyway (Tailscale's policy reference, `tagOwners`), and the owner of the tailnet.
@@ -13,9 +13,10 @@ const ADMINS: [&str; 3] = [
     "autogroup:owner",
 ];
 
-/// What is wrong with the owners of tags.
+/// What is wrong with tags and their owners.
 pub fn examine(policy: &Policy<'_>) -> Vec<Finding> {
     let mut findings = undefined(policy);
+    findings.extend(malformed(policy));
     let customers: HashSet<TagId> = policy.customers.iter().copied().collect();
     for owner in &policy.tag_owners {
         let tag = policy.names.tag_name(owner.tag);
@@ -86,6 +87,53 @@ fn shortened(people: &[String]) -> String {
         [a, b, c, _, rest @ ..] => format!("{a}, {b}, {c} and {} more", rest.len() + 1),
         few => few.join(", "),
     }
+}
+
+/// Tags that no client accepts, most of all one with a wildcard: `tag:m8trx-cust-*` would look like all customers.
+fn malformed(policy: &Policy<'_>) -> Vec<Finding> {
+    let is_good = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let owned = policy.tag_owners.iter().map(|owner| (owner.tag, owner.at));
+    let used = policy.used_tags.iter().map(|(tag, at)| (*tag, *at));
+    let places: BTreeMap<TagId, usize> = used.chain(owned).collect();
+    places
+        .into_iter()
+        .filter_map(|(tag, at)| {
+            let tag = policy.names.tag_name(tag);
+            let name = tag.strip_prefix("tag:").unwrap_or_default();
+            (!is_good(name)).then(|| {
+                let shown = tag.escape_debug();
+                let what = format!("`{shown}` is no tag: `tag:`, a letter, then letters, digits and `-`; Tailscale refuses the file");
+                Finding::new(Kind::Invalid, policy.document, tag, at, what)
+            })
+        })
+        .collect()
+}
+
+/// Those who may call themselves the team or the brain, where that is everybody.
+pub fn notes(policy: &Policy<'_>) -> Vec<Finding> {
+    let everybody = [
+        "*",
+        "autogroup:member",
+        "autogroup:members",
+        "autogroup:shared",
+        "autogroup:tagged",
+    ];
+    let mut notes = Vec::new();
+    for owner in &policy.tag_owners {
+        let tag = policy.names.tag_name(owner.tag);
+        for (who, at) in &owner.owners {
+            if [TEAM_TAG, BRAIN_TAG].contains(&tag) && everybody.contains(who) {
+                let what = format!(
+                    "{who} may give a device {tag}, and so everybody reaches what {tag} reaches"
+                );
+                notes.push(finding(policy, owner, *at, what).between(*who, tag, None));
+            }
+        }
+    }
+    notes
 }
 
 /// Tags that are used and that nobody owns: Tailscale refuses the file.

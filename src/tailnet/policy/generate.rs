@@ -19,6 +19,9 @@ const HEAD: &str = "\
 // `m8trx tailnet check` proves that it holds.
 ";
 
+/// What stands above the rule that lets customers reach the brain.
+pub(super) const BRAIN_COMMENT: &str = "Customers reach the brain.";
+
 /// The tags of customers, in their order.
 pub fn tags<'c>(customers: impl IntoIterator<Item = &'c CustomerId>) -> BTreeSet<String> {
     customers
@@ -42,7 +45,7 @@ pub fn policy(tags: &BTreeSet<String>) -> String {
     text.push('\n');
     section(&mut text, "[", "grants", "]", |out| {
         if !tags.is_empty() {
-            out.push_str("    // Customers reach the brain.\n");
+            let _ = writeln!(out, "    // {BRAIN_COMMENT}");
             let _ = writeln!(out, "    {},", brain_grant(tags, INDENT));
         }
         out.push_str("    // The team reaches everything.\n");

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::edit::{self, Edits};
 use super::generate::{self, INDENT};
-use super::hujson::{Document, Member, Node, Position, SyntaxError, Value};
+use super::hujson::{Document, Node, Position, SyntaxError, Value};
 use super::model::{BRAIN_PORT, BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TEAM_TAG};
 use super::ours;
-use super::read::split_ports;
+use super::removal::remove_tag;
 use super::selection::TagId;
 use super::traffic::TCP;
 use crate::customer::CustomerId;
@@ -54,15 +54,25 @@ pub fn add_customers<'c>(
     text: &str,
     customers: impl IntoIterator<Item = &'c CustomerId>,
 ) -> Result<String, MergeError> {
+    add_customers_marked(text, customers, None)
+}
+
+/// Puts customers into a policy file, with a remark at each tag owner that is new.
+pub fn add_customers_marked<'c>(
+    text: &str,
+    customers: impl IntoIterator<Item = &'c CustomerId>,
+    mark: Option<&str>,
+) -> Result<String, MergeError> {
     let tags = generate::tags(customers);
-    if text.trim().is_empty() {
+    if text.trim().is_empty() && mark.is_none() {
         return Ok(generate::policy(&tags));
     }
     if tags.is_empty() {
         return Ok(text.to_owned());
     }
+    let text = if text.trim().is_empty() { "{}" } else { text };
     // Each step reads what the one before it wrote.
-    let text = owners(text, &tags)?;
+    let text = owners(text, &tags, mark)?;
     let text = brain_grant(&text, &tags)?;
     let text = team_grant(&text, &tags)?;
     let text = ssh_rule(&text, &tags)?;
@@ -70,6 +80,26 @@ pub fn add_customers<'c>(
     let text = ssh_tests(&text, &tags)?;
     let all = owned_customers(&Document::parse(text.as_str())?);
     ring(&text, &all)
+}
+
+/// Whether the tag owner of a customer has this remark.
+pub fn is_marked(text: &str, customer: &CustomerId, mark: &str) -> Result<bool, MergeError> {
+    let document = Document::parse(text)?;
+    let tag = customer.tailscale_tag();
+    let members = document.root.get("tagOwners").and_then(Node::as_object);
+    let member = members
+        .unwrap_or_default()
+        .iter()
+        .find(|member| member.name == tag);
+    Ok(member.is_some_and(|member| {
+        let behind = &document.text[member.span.end..];
+        behind.trim_start().starts_with(&remark(mark))
+    }))
+}
+
+/// A mark as a comment.
+fn remark(mark: &str) -> String {
+    format!("/* {} */", mark.replace("*/", ""))
 }
 
 /// The customers' tags that have an owner in the file.
@@ -198,7 +228,7 @@ fn places<'n>(
 }
 
 /// Every tag has an owner, and customers' tags the right one.
-fn owners(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
+fn owners(text: &str, tags: &BTreeSet<String>, mark: Option<&str>) -> Result<String, MergeError> {
     let document = Document::parse(text)?;
     let mut edits = Edits::default();
     let members = section(&document, "tagOwners", true)?
@@ -221,7 +251,8 @@ fn owners(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
         .collect();
     let names = members.iter().map(|member| Some(member.name.as_str()));
     let owned = generate::inline([OPERATOR_TAG]);
-    for (place, items) in places(names, &new, |tag| format!("\"{tag}\": {owned}")) {
+    let behind = mark.map_or(String::new(), |mark| format!(" {}", remark(mark)));
+    for (place, items) in places(names, &new, |tag| format!("\"{tag}\": {owned}{behind}")) {
         inserts.entry(place).or_default().extend(items);
     }
     inserts.retain(|_, items| !items.is_empty());
@@ -285,7 +316,7 @@ fn brain_grant(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError
         return Ok(document.text);
     }
     let fresh = generate::brain_grant(&new, INDENT);
-    let comment = "Customers reach the brain.";
+    let comment = generate::BRAIN_COMMENT;
     rule(
         &document,
         "grants",
@@ -393,7 +424,7 @@ fn elements<'d>(document: &'d Document, name: &'static str) -> Result<&'d [Node]
         .unwrap_or_default())
 }
 
-fn source(test: &Node) -> Option<&str> {
+pub(super) fn source(test: &Node) -> Option<&str> {
     test.get("src").and_then(Node::as_str)
 }
 
@@ -422,7 +453,7 @@ fn each(
 }
 
 /// The tests of customers, as far as they are in the form in which they were made, each name the next customer.
-fn ring(text: &str, all: &BTreeSet<String>) -> Result<String, MergeError> {
+pub(super) fn ring(text: &str, all: &BTreeSet<String>) -> Result<String, MergeError> {
     let document = Document::parse(text)?;
     let mut edits = Edits::default();
     let mut rename = |name, list: &str, made: fn(&str, &BTreeSet<String>) -> Vec<String>| {
@@ -443,131 +474,4 @@ fn ring(text: &str, all: &BTreeSet<String>) -> Result<String, MergeError> {
     rename("tests", "deny", generate::denied)?;
     rename("sshTests", "dst", generate::others)?;
     Ok(edits.apply(text))
-}
-
-/// Sections that are lists of rules or tests: an element that loses its last source or destination goes as a whole.
-const LISTS: [&str; 6] = ["grants", "acls", "ssh", "nodeAttrs", "tests", "sshTests"];
-/// The lists without which such an element has no meaning.
-const NEEDED: [&str; 6] = ["src", "dst", "users", "ports", "target", "via"];
-
-/// Takes a customer's tag out of a policy file.
-pub fn remove_tag(text: &str, tag: &str) -> Result<String, MergeError> {
-    let document = Document::parse(text)?;
-    let mut left = owned_customers(&document);
-    left.remove(tag);
-    let document = Document::parse(ring(text, &left)?)?;
-    let mut edits = Edits::default();
-    for member in document.root.as_object().unwrap_or_default() {
-        let listed = LISTS
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(&member.name));
-        if let (Value::Array(elements), true) = (&member.value.value, listed) {
-            let gone = elements.iter().enumerate();
-            let gone: BTreeSet<usize> = gone
-                .filter(|(_, element)| goes_whole(element, tag))
-                .map(|(index, _)| index)
-                .collect();
-            for (index, element) in elements.iter().enumerate() {
-                if !gone.contains(&index) {
-                    take_out(&document, element, tag, &mut edits);
-                }
-            }
-            if !gone.is_empty() {
-                edit::remove(&document, &member.value, &gone, &mut edits);
-            }
-        } else {
-            take_out(&document, &member.value, tag, &mut edits);
-        }
-    }
-    let text = edits.apply(&document.text);
-    let document = Document::parse(text)?;
-    if let Some(at) = mention(&document.root, tag) {
-        return Err(MergeError::StillMentioned {
-            tag: tag.to_owned(),
-            at: document.position(at),
-        });
-    }
-    Ok(document.text)
-}
-
-fn names(text: &str, tag: &str) -> bool {
-    text == tag || split_ports(text).0 == tag
-}
-
-/// Whether an element loses all of a list without which it has no meaning.
-fn goes_whole(element: &Node, tag: &str) -> bool {
-    if source(element) == Some(tag) {
-        return true;
-    }
-    let emptied = |member: &Member| {
-        let elements = member.value.as_array().unwrap_or_default();
-        !elements.is_empty()
-            && elements
-                .iter()
-                .all(|node| node.as_str().is_some_and(|text| names(text, tag)))
-    };
-    let members = element.as_object().unwrap_or_default();
-    let needed = members.iter().any(|member| {
-        NEEDED
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(&member.name))
-            && emptied(member)
-    });
-    // A test that asserts nothing any more.
-    let mut assertions = members
-        .iter()
-        .filter(|m| ["accept", "allow", "deny", "check"].contains(&m.name.as_str()))
-        .peekable();
-    needed || (assertions.peek().is_some() && assertions.all(emptied))
-}
-
-/// Takes a tag out of every list beneath a value, and the members that have its name.
-fn take_out(document: &Document, node: &Node, tag: &str, edits: &mut Edits) {
-    match &node.value {
-        Value::Array(elements) => {
-            let gone: BTreeSet<usize> = elements
-                .iter()
-                .enumerate()
-                .filter(|(_, element)| element.as_str().is_some_and(|text| names(text, tag)))
-                .map(|(index, _)| index)
-                .collect();
-            if !gone.is_empty() {
-                edit::remove(document, node, &gone, edits);
-            }
-            for element in elements {
-                take_out(document, element, tag, edits);
-            }
-        }
-        Value::Object(members) => {
-            let gone: BTreeSet<usize> = members
-                .iter()
-                .enumerate()
-                .filter(|(_, member)| member.name == tag)
-                .map(|(index, _)| index)
-                .collect();
-            if !gone.is_empty() {
-                edit::remove(document, node, &gone, edits);
-            }
-            for (index, member) in members.iter().enumerate() {
-                if !gone.contains(&index) {
-                    take_out(document, &member.value, tag, edits);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Where a tag is mentioned.
-fn mention(node: &Node, tag: &str) -> Option<usize> {
-    match &node.value {
-        Value::String(text) => names(text, tag).then_some(node.span.start),
-        Value::Array(elements) => elements.iter().find_map(|element| mention(element, tag)),
-        Value::Object(members) => members.iter().find_map(|member| {
-            (member.name == tag)
-                .then_some(member.span.start)
-                .or_else(|| mention(&member.value, tag))
-        }),
-        _ => None,
-    }
 }

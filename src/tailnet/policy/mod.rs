@@ -7,6 +7,7 @@
 //! ```
 
 pub mod address;
+pub mod change;
 pub mod check;
 pub mod claims;
 mod edit;
@@ -20,6 +21,8 @@ mod ours;
 pub mod reachability;
 mod read;
 mod read_rules;
+pub mod removal;
+pub mod report;
 pub mod selection;
 pub mod traffic;
 pub mod truth;

@@ -13,7 +13,8 @@ use super::model::{
 use super::selection::{Names, Selection, TagId};
 
 /// Sections that have no say in who reaches whom.
-const WITHOUT_SAY: [&str; 6] = [
+const WITHOUT_SAY: [&str; 7] = [
+    "attrConfig",
     "derpMap",
     "disableIPv4",
     "OneCGNATRoute",

@@ -115,6 +115,16 @@ impl<'d> Selection<'d> {
         !self.unknown.is_empty()
     }
 
+    /// Whether it says `*`.
+    pub fn is_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// Whether it holds all users, or all tagged devices.
+    pub fn is_broad(&self) -> bool {
+        self.members || self.every_tag() > Truth::No
+    }
+
     /// Whether it says `autogroup:tagged`.
     pub fn names_every_tagged(&self) -> bool {
         self.every_tagged

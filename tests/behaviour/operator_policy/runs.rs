@@ -357,4 +357,31 @@ pub const RUNS: &[Runs] = &[
     ("tailnet devices", tailnet_devices),
     ("brain-url get", brain_url_get),
     ("brain-url set", brain_url_set),
+    ("tailnet policy", tailnet_policy),
+    ("tailnet apply", tailnet_apply),
+    ("tailnet doctor", tailnet_doctor),
 ];
+
+fn tailnet_policy() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet policy"),
+        code: 0,
+    }]
+}
+
+fn tailnet_apply() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet apply --yes"),
+        code: 0,
+    }]
+}
+
+fn tailnet_doctor() -> Vec<Run> {
+    vec![Run {
+        given: nothing,
+        arguments: |_, _| words("tailnet doctor"),
+        code: 0,
+    }]
+}

@@ -443,6 +443,27 @@ fn tags_nobody_owns_routes_and_funnel() {
             finding.kind == Kind::Invalid && finding.rule == "tag:m8trx-cust-new"
         })
     );
+    let rule = r#"{"src": ["tag:m8trx-cust-*"], "dst": ["tag:m8trx-team"], "ip": ["*"]}"#;
+    let report = checked(&with_rule("grants", rule, ""));
+    assert!(
+        report
+            .violations
+            .iter()
+            .any(|finding| finding.what.contains("is no tag"))
+    );
+    let claimed = generate::policy(&tags(&["acme"])).replacen(
+        "\"tag:m8trx-team\": [\"autogroup:admin\"]",
+        "\"tag:m8trx-team\": [\"autogroup:member\"]",
+        1,
+    );
+    let report = checked(&claimed);
+    assert_eq!((report.violations.len(), report.notes.len()), (0, 1));
+    assert!(
+        report.notes[0]
+            .what
+            .contains("everybody reaches what tag:m8trx-team reaches")
+    );
+
     let rule = r#"{"src": [], "dst": [], "ip": []}"#;
     for (more, kind) in [
         (

@@ -1,6 +1,9 @@
 //! Customers put into files and taken out of them.
 
-use super::super::merge::{MergeError, add_customer, add_customers, remove_customer, remove_tag};
+use super::super::merge::{
+    MergeError, add_customer, add_customers, add_customers_marked, is_marked, remove_customer,
+};
+use super::super::removal::remove_tag;
 use super::*;
 use crate::customer::CustomerId;
 use similar::TextDiff;
@@ -82,6 +85,33 @@ fn a_customer_is_taken_out_wherever_it_is_named() {
     insta::assert_snapshot!(after);
     assert_eq!(remove_customer(&after, &customer("acme")).unwrap(), after);
     assert_eq!(remove_customer(text, &customer("never")).unwrap(), text);
+}
+
+#[test]
+fn coming_and_going_leaves_no_trace() {
+    let first = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    let left = remove_customer(&first, &customer("acme")).unwrap();
+    assert!(!left.contains("acme"));
+    let again = add_customer(&left, &customer("acme")).unwrap();
+    assert_eq!(remove_customer(&again, &customer("acme")).unwrap(), left);
+    assert_eq!(checked(&again).violations, []);
+}
+
+#[test]
+fn a_mark_tells_who_put_a_customer_in() {
+    let acme = customer("acme");
+    let marked = add_customers_marked(HAND_WRITTEN, [&acme], Some("m8trx-smoke=x/1")).unwrap();
+    assert!(
+        is_marked(&marked, &acme, "m8trx-smoke=x/1").unwrap(),
+        "{marked}"
+    );
+    assert!(!is_marked(&marked, &acme, "m8trx-smoke=x/2").unwrap());
+    assert!(!is_marked(HAND_WRITTEN, &acme, "m8trx-smoke=x/1").unwrap());
+    // What is there already does not become another's.
+    let again = add_customers_marked(&marked, [&acme], Some("m8trx-smoke=x/2")).unwrap();
+    assert_eq!(again, marked);
+    let gone = remove_customer(&marked, &acme).unwrap();
+    assert!(!gone.contains("m8trx-smoke"), "{gone}");
 }
 
 #[test]

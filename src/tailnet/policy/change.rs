@@ -1,0 +1,269 @@
+//! Changing the tailnet's policy file: read, merged, checked, validated, kept, and replaced as a whole, or not at all.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use similar::TextDiff;
+
+use super::check::{Finding, Report, check};
+use super::hujson::Document;
+use super::merge::{MergeError, add_customers_marked};
+use super::removal::remove_tag;
+use crate::customer::CustomerId;
+use crate::tailnet::error::Refusal;
+use crate::tailnet::policy_file::PolicyFile;
+use crate::tailnet::{Tailnet, TailnetError};
+
+/// How often a change starts again because somebody else was faster.
+pub const MAX_ATTEMPTS: u32 = 5;
+/// The most violations that one message shows.
+const SHOWN: usize = 5;
+
+/// What should be in the file, and what should not.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Customers that should be there.
+    pub add: BTreeSet<CustomerId>,
+    /// Customers that should not.
+    pub remove: BTreeSet<CustomerId>,
+    /// A remark at the tag owner of each customer put in, by which it is known again.
+    pub mark: Option<String>,
+}
+
+/// A file as it is, as it should be, and what the check says of the latter.
+#[derive(Debug)]
+pub struct Proposal {
+    /// As it is, with its ETag.
+    pub before: PolicyFile,
+    /// As it should be.
+    pub after: String,
+    /// What the check says of that.
+    pub report: Report,
+}
+
+/// A policy file that was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Tailscale's API refused or did not answer.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
+    /// Customers cannot be put into the file or taken out of it.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The file would not isolate customers.
+    #[error("the policy file would not isolate customers: {}", shown(.0))]
+    DoesNotHold(Vec<Finding>),
+    /// Tailscale does not take the file.
+    #[error("Tailscale does not take the policy file: {0}")]
+    Invalid(Refusal),
+    /// The previous file cannot be kept.
+    #[error("the previous policy file cannot be kept in {path}: {reason}")]
+    NotKept {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
+    },
+    /// There is no place to keep the previous file.
+    #[error(
+        "there is no place to keep the previous policy file: neither XDG_STATE_HOME nor HOME is set"
+    )]
+    NoPlace,
+    /// Others change the file all the time.
+    #[error(
+        "the policy file was changed by others {MAX_ATTEMPTS} times while it was being changed"
+    )]
+    KeepsChanging,
+}
+
+fn shown(findings: &[Finding]) -> String {
+    let mut lines: Vec<String> = findings
+        .iter()
+        .take(SHOWN)
+        .map(Finding::to_string)
+        .collect();
+    if findings.len() > SHOWN {
+        lines.push(format!("and {} more", findings.len() - SHOWN));
+    }
+    lines.join("; ")
+}
+
+impl ChangeError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Tailnet(error) => return error.hint(),
+            Self::Merge(_) => "mend the file in the admin console under Access controls, then run the same command again".to_owned(),
+            Self::DoesNotHold(_) => "narrow these rules in the admin console under Access controls (m8trx tailnet check shows them all); nothing was changed".to_owned(),
+            Self::Invalid(_) => "mend what it names in the admin console under Access controls; nothing was changed".to_owned(),
+            Self::NotKept { .. } | Self::NoPlace => "set XDG_STATE_HOME to a folder that can be written to; nothing was changed".to_owned(),
+            Self::KeepsChanging => "wait until others are done (a pipeline, perhaps), then run the same command again".to_owned(),
+        })
+    }
+}
+
+impl Proposal {
+    /// What a wish makes of a file.
+    pub fn new(before: PolicyFile, wish: &Wish) -> Result<Self, MergeError> {
+        let mut after = before.text.clone();
+        for customer in &wish.remove {
+            after = remove_tag(&after, &customer.tailscale_tag())?;
+        }
+        after = add_customers_marked(&after, &wish.add, wish.mark.as_deref())?;
+        let report = check(&Document::parse(after.as_str())?);
+        Ok(Self {
+            before,
+            after,
+            report,
+        })
+    }
+
+    /// Whether there is something to do.
+    pub fn changes(&self) -> bool {
+        self.before.text != self.after
+    }
+
+    /// The difference as a unified diff.
+    pub fn diff(&self) -> String {
+        diff(&self.before.text, &self.after)
+    }
+
+    /// How many lines come and go.
+    pub fn counts(&self) -> (usize, usize) {
+        let diff = TextDiff::from_lines(&self.before.text, &self.after);
+        let count = |tag| {
+            diff.iter_all_changes()
+                .filter(|change| change.tag() == tag)
+                .count()
+        };
+        (
+            count(similar::ChangeTag::Insert),
+            count(similar::ChangeTag::Delete),
+        )
+    }
+
+    /// Refuses what the check refuses.
+    pub fn isolates(&self) -> Result<(), ChangeError> {
+        if self.report.holds() {
+            Ok(())
+        } else {
+            Err(ChangeError::DoesNotHold(self.report.violations.clone()))
+        }
+    }
+}
+
+/// The difference of two files as a unified diff.
+pub fn diff(before: &str, after: &str) -> String {
+    TextDiff::from_lines(before, after)
+        .unified_diff()
+        .context_radius(3)
+        .header("policy file as it is", "policy file as it will be")
+        .to_string()
+}
+
+/// What became of an attempt to replace the file.
+#[derive(Debug)]
+pub enum Put {
+    /// It was replaced; the previous one is kept here.
+    Done(PathBuf),
+    /// Somebody else changed it first: it must be looked at again.
+    Changed,
+}
+
+impl Tailnet {
+    /// Reads the policy file and says what a wish makes of it.
+    pub async fn propose(&self, wish: &Wish) -> Result<Proposal, ChangeError> {
+        Ok(Proposal::new(self.policy_file().await?, wish)?)
+    }
+
+    /// Has Tailscale look at the proposed file, without keeping it.
+    pub async fn validate(&self, proposal: &Proposal) -> Result<(), ChangeError> {
+        match self.validate_policy(&proposal.after).await? {
+            None => Ok(()),
+            Some(refusal) => Err(ChangeError::Invalid(refusal)),
+        }
+    }
+
+    /// Replaces the file by the proposed one, if it is still what it was; the previous one is kept first.
+    pub async fn put(
+        &self,
+        proposal: &Proposal,
+        keep_in: Option<&Path>,
+    ) -> Result<Put, ChangeError> {
+        let kept = keep(&proposal.before.text, keep_in.ok_or(ChangeError::NoPlace)?)?;
+        let error = match self
+            .set_policy(&proposal.after, &proposal.before.etag)
+            .await
+        {
+            Ok(_) => return Ok(Put::Done(kept)),
+            Err(TailnetError::Changed) => {
+                // Nothing was replaced, so nothing needs to be kept.
+                let _ = std::fs::remove_file(&kept);
+                return Ok(Put::Changed);
+            }
+            Err(error) => error,
+        };
+        // The answer may be lost and the file replaced nevertheless: only looking tells.
+        if let Ok(now) = self.policy_file().await {
+            if now.text == proposal.after {
+                return Ok(Put::Done(kept));
+            }
+            if now.text == proposal.before.text {
+                let _ = std::fs::remove_file(&kept);
+            }
+        }
+        Err(error.into())
+    }
+
+    /// Brings a wish about without asking: all of it, or nothing. Gives the last proposal, and where the previous file is
+    /// kept if it was replaced.
+    pub async fn bring_about(
+        &self,
+        wish: &Wish,
+        keep_in: Option<&Path>,
+    ) -> Result<(Proposal, Option<PathBuf>), ChangeError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let proposal = self.propose(wish).await?;
+            if !proposal.changes() {
+                return Ok((proposal, None));
+            }
+            // What was wrong with the file before does not keep a customer from being taken out.
+            if !wish.add.is_empty() {
+                proposal.isolates()?;
+            }
+            self.validate(&proposal).await?;
+            if let Put::Done(kept) = self.put(&proposal, keep_in).await? {
+                return Ok((proposal, Some(kept)));
+            }
+        }
+        Err(ChangeError::KeepsChanging)
+    }
+}
+
+/// Keeps a file in a folder, readable to its owner only.
+fn keep(text: &str, directory: &Path) -> Result<PathBuf, ChangeError> {
+    let write = || -> io::Result<PathBuf> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let now = Timestamp::now().strftime("%Y%m%dT%H%M%S%.6f").to_string();
+        let path = directory.join(format!("{now}-{}-policy.hujson", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(path)
+    };
+    write().map_err(|reason| ChangeError::NotKept {
+        path: directory.to_owned(),
+        reason,
+    })
+}
