@@ -4,7 +4,6 @@ use serde_json::json;
 
 use crate::cloud::Cloud;
 use crate::common::{Ended, RunningSandbox, Surroundings, beat};
-use crate::tailnet::Console;
 
 fn run(surroundings: &Surroundings, arguments: &[&str]) -> Ended {
     let mut all = arguments.to_vec();
@@ -47,8 +46,7 @@ fn step_by_step_a_customer_is_connected() {
     }
     run(&surroundings, &["mint-key", "cust_a", "--store", "--yes"]).assert_code(0);
     run(&surroundings, &["tailnet", "apply", "cust_a", "--yes"]).assert_code(0);
-    let key = Console::of(&sandbox).make_key(&json!({"tags": ["tag:m8trx-cust-a"]}));
-    let key_file = surroundings.file("auth-key", &key);
+    let key_file = sandbox.auth_key_file(&surroundings, "cust_a");
     run(
         &surroundings,
         &[
