@@ -149,7 +149,11 @@ async fn kept_or_ended(
     let launched = context.found.launched.get().is_some();
     if args.terminate_on_failure && launched {
         match context.aws.terminate(&host.id).await {
-            Ok(_) => {
+            Ok(false) => terminal.warn(format!(
+                "{} could not be ended: EC2 does not know it, or not yet",
+                host.id
+            )),
+            Ok(true) => {
                 return failure.hint(format!(
                     "{} was ended, as --terminate-on-failure asks; without it, it is kept to be looked at",
                     host.id

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use super::auth_key_facts::explained;
+use super::host::VISIBLE_PATIENCE;
 use super::{Context, tailnet_watch};
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::{BootstrapLog, whole_lines};
@@ -21,8 +22,6 @@ use crate::secret::{BrainKey, ExposeSecret as _};
 pub(crate) const RECENT: SignedDuration = SignedDuration::from_mins(15);
 /// How soon the brain is asked a second time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// EC2 may take this long to show an instance it has just launched.
-const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first heartbeat, or a recent one of a host that was there before.
 pub struct FirstHeartbeat(pub Arc<Context>);

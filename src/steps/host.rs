@@ -20,6 +20,8 @@ use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 const PROFILE_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a terminated host is waited for.
 const TERMINATE_PATIENCE: Duration = Duration::from_secs(600);
+/// EC2 may take this long to show an instance it has just launched.
+pub(super) const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Hosts this customer may have had before; more mean that something goes round in circles.
 const MAX_GENERATIONS: u32 = 50;
 
@@ -213,6 +215,40 @@ impl Host {
         }
     }
 
+    /// Terminates a host and waits until it is gone. One that EC2 does not know, though it was launched, is asked for
+    /// until it does, or is given up as one that never came to be.
+    async fn end(&self, host: &Instance, is_listed: bool, run: &StepRun) -> Result<(), StepError> {
+        let aws = &self.0.aws;
+        let began = Instant::now();
+        let mut known = is_listed;
+        let mut is_ending = !host.is_live();
+        loop {
+            if !is_ending {
+                is_ending = aws.terminate(&host.id).await?;
+            }
+            let state = aws.instance(&host.id).await?.map(|now| now.state);
+            known |= state.is_some();
+            match state.as_deref() {
+                Some("terminated") => return Ok(()),
+                None if known || began.elapsed() > VISIBLE_PATIENCE => return Ok(()),
+                _ if began.elapsed() > TERMINATE_PATIENCE => {
+                    return Err(StepError::Precondition {
+                        problem: format!(
+                            "{} is still {} after ten minutes",
+                            host.id,
+                            state.unwrap_or_default()
+                        ),
+                        hint: "look at it in the EC2 console, then run the same command again"
+                            .to_owned(),
+                    });
+                }
+                _ => {}
+            }
+            run.progress(format!("waiting for {} to end", host.id));
+            run.pause(Duration::from_secs(1)).await?;
+        }
+    }
+
     fn launched(&self, host: Instance) -> Outcome {
         let detail = format!("{} ({})", host.id, self.0.instance_type);
         let _ = self.0.found.launched.set(());
@@ -291,37 +327,18 @@ impl Step for Host {
 
     /// Ends every host of the customer and waits until they are gone.
     async fn undo(&self, run: &StepRun) -> Result<Vec<String>, StepError> {
-        let aws = &self.0.aws;
-        let all = aws.customer_instances(&self.0.customer).await?;
+        let listed = self.0.aws.customer_instances(&self.0.customer).await?;
         let mut removed = Vec::new();
-        let mine = all
-            .iter()
-            .filter(|host| host.state != "terminated" && self.0.may_remove(&host.tags));
-        for host in mine {
-            if host.is_live() {
-                aws.terminate(&host.id).await?;
+        // What this run has just launched may not be listed yet.
+        let unlisted = self.0.found.host.get().filter(|launched| {
+            launched.is_live() && !listed.iter().any(|host| host.id == launched.id)
+        });
+        let all = listed.iter().map(|host| (host, true));
+        for (host, is_listed) in all.chain(unlisted.map(|host| (host, false))) {
+            if host.state != "terminated" && self.0.may_remove(&host.tags) {
+                self.end(host, is_listed, run).await?;
+                removed.push(format!("host {}", host.id));
             }
-            let began = Instant::now();
-            loop {
-                let state = aws.instance(&host.id).await?.map(|now| now.state);
-                if state.as_deref().is_none_or(|state| state == "terminated") {
-                    break;
-                }
-                if began.elapsed() > TERMINATE_PATIENCE {
-                    return Err(StepError::Precondition {
-                        problem: format!(
-                            "{} is still {} after ten minutes",
-                            host.id,
-                            state.unwrap_or_default()
-                        ),
-                        hint: "look at it in the EC2 console, then run the same command again"
-                            .to_owned(),
-                    });
-                }
-                run.progress(format!("waiting for {} to end", host.id));
-                run.pause(Duration::from_secs(1)).await?;
-            }
-            removed.push(format!("host {}", host.id));
         }
         Ok(removed)
     }

@@ -80,6 +80,7 @@ fn everything_goes_and_neighbours_with_the_same_beginning_stay() {
         "auth key k",
         "instance profile",
         "IAM role m8trx-cust_a\"",
+        "tag:m8trx-cust-a in the policy file",
     ] {
         assert!(removed.contains(what), "no {what} in {removed}");
     }

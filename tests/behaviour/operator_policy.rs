@@ -103,12 +103,12 @@ impl Trial {
         file.to_str().unwrap().to_owned()
     }
 
-    /// A customer that was onboarded a minute ago, whose host has just beaten; much quicker than to onboard it.
-    fn settle(&self, customer: &str) {
+    /// A customer that was onboarded a minute ago, whose host has just beaten, or never; much quicker than to onboard it.
+    fn settle(&self, customer: &str, beats: bool) {
         let customer = SettledCustomer {
             id: customer.parse().unwrap(),
             age: SignedDuration::from_mins(1),
-            last_heartbeat: Some(SignedDuration::from_secs(1)),
+            last_heartbeat: beats.then(|| SignedDuration::from_secs(1)),
         };
         self.sandbox().settle(&customer).unwrap();
     }

@@ -115,6 +115,17 @@ fn a_rule_that_opens_a_way_is_named_with_its_line() {
 }
 
 #[test]
+fn nothing_in_a_file_moves_the_terminal() {
+    let surroundings = Surroundings::new();
+    let text = "{\"grants\": [{\"src\": [\"tag:m8trx-cust-a\\u001b[2J\"], \"dst\": [\"tag:m8trx-cust-\u{202e}b\"], \"ip\": [\"*\"]}]}";
+    let ended = check_stdin(&surroundings, text.as_bytes(), &[]);
+    ended.assert_code(3);
+    let shown = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(shown.contains("reaches tag:m8trx-cust-"), "{shown}");
+    assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown:?}");
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let surroundings = Surroundings::new();
     let deep = format!("{{\"grants\": {}", "[".repeat(200_000));

@@ -239,6 +239,54 @@ fn the_next_heartbeat_and_who_follows_are_found_in_the_database() {
 }
 
 #[test]
+fn a_host_that_took_the_new_key_is_found_in_the_database() {
+    let database = PostgreSql::start();
+    let sandbox = RunningSandbox::up();
+    let mut surroundings = Surroundings::of(&sandbox);
+    let url = surroundings.file("database-url", &database.url());
+    surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", url.to_str().unwrap());
+    let mut run = surroundings.start(&["onboard", "cust_a", "--yes", "--output", "json"]);
+    assert!(run.read_until(|line| line.starts_with("first-heartbeat: ") && line.ends_with("has booted")));
+    database.beat("cust_a", "ip-from-the-database", "0 s");
+    let host = run.end().json()["instance_id"].as_str().unwrap().to_owned();
+
+    let mut run = surroundings.start(&["rotate-brain-key", "cust_a", "--yes", "--output", "json"]);
+    assert!(run.read_until(|line| line.starts_with("hosts: waiting for ")));
+    let shown = surroundings.m8trx(&[
+        "params",
+        "show",
+        "cust_a/brain-key",
+        "--reveal",
+        "--yes",
+        "--output",
+        "json",
+    ]);
+    let key = shown.assert_code(0).json()["value"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mark = m8trx::secret::BrainKey::parse(&key).unwrap().fingerprint();
+    // Neither another customer's beat, nor another host's, nor one with another key counts.
+    for (customer, instance, mark) in [
+        ("cust_ab", host.as_str(), mark.as_str()),
+        ("cust_a", "i-0000000000000000f", &mark),
+        ("cust_a", &host, "00000000"),
+        ("cust_a", &host, &mark),
+    ] {
+        database.psql_in(
+            "brain",
+            &format!("insert into events values ('{customer}', 'heartbeat', now(), '{{\"hostname\": \"ip\", \"instance_id\": \"{instance}\", \"key\": \"{mark}\"}}')"),
+        );
+    }
+    let rotated = run.end();
+    assert_eq!(
+        rotated.assert_code(0).json()["hosts"][0]["instance_id"],
+        host.as_str()
+    );
+    assert_eq!(rotated.json()["old_key_revoked"], true);
+}
+
+#[test]
 fn smoke_reads_the_hostname_and_the_tool_call_from_the_database() {
     let database = PostgreSql::start();
     for (hostname, code) in [("ip-172-31-0-10", 0), ("ip-of-another-machine", 1)] {

@@ -30,7 +30,8 @@ impl PostgreSql {
 }
 
 fn with_database(fleet: &Fleet, url: &str) -> Surroundings {
-    let mut surroundings = fleet.surroundings();
+    // Tailscale would be asked about stored keys, which are read for that.
+    let mut surroundings = fleet.surroundings_without_tailscale();
     let file = surroundings.file("database-url", url);
     surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", file.to_str().unwrap());
     surroundings

@@ -18,7 +18,7 @@ use crate::tailnet::Tailnet;
 use crate::tailnet::policy::change::{ChangeError, MAX_ATTEMPTS, Proposal, Put, Wish};
 use crate::tailnet::policy::check::Finding;
 use crate::terminal::failure::{Failure, Kind};
-use crate::terminal::{OutputFormat, Terminal};
+use crate::terminal::{OutputFormat, Terminal, text};
 
 /// Put customers into the tailnet's policy file, and take others out of it.
 ///
@@ -56,7 +56,8 @@ impl fmt::Display for Applied {
             return write!(f, "the policy file would stay as it is");
         }
         if self.dry_run {
-            return write!(f, "{}", self.diff.trim_end());
+            let lines: Vec<String> = self.diff.lines().map(shown).collect();
+            return f.write_str(&lines.join("\n"));
         }
         let Some(previous) = &self.previous else {
             return write!(f, "the policy file is as it should be; nothing was changed");
@@ -157,7 +158,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
 async fn agree(diff: &str, terminal: &Terminal) -> Result<(), Failure> {
     terminal.say("");
     for line in diff.lines() {
-        terminal.say(coloured(line, terminal));
+        terminal.say(coloured(&shown(line), terminal));
     }
     if terminal.interactive && !terminal.confirm("Replace the policy file?", true).await? {
         return Err(Failure::words(
@@ -174,6 +175,15 @@ async fn put(tailnet: &Tailnet, proposal: &Proposal) -> Result<Option<Applied>, 
         Put::Done(kept) => Some(Applied::new(proposal, false, Some(kept))),
         Put::Changed => None,
     })
+}
+
+/// A line of the file as it may be shown: tabs stay, and nothing in it moves the terminal or hides what is agreed to.
+fn shown(line: &str) -> String {
+    let parts: Vec<String> = line
+        .split('\t')
+        .map(|part| text::foreign(part, usize::MAX))
+        .collect();
+    parts.join("\t")
 }
 
 fn coloured(line: &str, terminal: &Terminal) -> String {

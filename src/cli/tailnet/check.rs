@@ -94,7 +94,10 @@ pub(super) fn write_findings(
             writeln!(
                 f,
                 "{heading}: {file}:{}:{}: {}: {}",
-                finding.at.line, finding.at.column, finding.rule, finding.what
+                finding.at.line,
+                finding.at.column,
+                finding.shown_rule(),
+                finding.shown()
             )?;
         }
         if group.len() > SHOWN {

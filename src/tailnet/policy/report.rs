@@ -2,6 +2,10 @@
 
 use super::expectations::Expectations;
 use super::hujson::{Document, Position};
+use crate::terminal::text::foreign;
+
+/// The longest text that people are shown of one finding.
+const LONGEST: usize = 600;
 
 /// What a check found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -96,6 +100,16 @@ impl Finding {
         }
     }
 
+    /// What it is, as it may be shown: tags and comments come from a file, and may hold what moves a terminal.
+    pub fn shown(&self) -> String {
+        foreign(&self.what, LONGEST)
+    }
+
+    /// The rule, as it may be shown.
+    pub fn shown_rule(&self) -> String {
+        foreign(&self.rule, LONGEST)
+    }
+
     /// Between whom, for example.
     pub fn between(
         mut self,
@@ -112,6 +126,7 @@ impl Finding {
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}, {}: {}", self.at.line, self.rule, self.what)
+        let (rule, what) = (self.shown_rule(), self.shown());
+        write!(f, "line {}, {rule}: {what}", self.at.line)
     }
 }

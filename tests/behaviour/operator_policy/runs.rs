@@ -24,7 +24,12 @@ pub fn connected(trial: &Trial, customer: &str) {
 
 /// As [`connected`], without a machine beneath the host: for what looks at a customer only.
 fn settled(trial: &Trial, customer: &str) {
-    trial.settle(customer);
+    trial.settle(customer, true);
+}
+
+/// The same, whose host never beats.
+fn silent(trial: &Trial, customer: &str) {
+    trial.settle(customer, false);
 }
 
 /// The customer's auth key, and its tag in the policy file.
@@ -141,6 +146,12 @@ fn onboard() -> Vec<Run> {
             given: stopped,
             arguments: |_, customer| words(&format!("onboard {customer} --yes")),
             code: 4,
+        },
+        // A host that beats at once is through before its console is read.
+        Run {
+            given: silent,
+            arguments: |_, customer| words(&format!("onboard {customer} --yes --timeout 2s")),
+            code: 6,
         },
         // No host beats so soon.
         Run {
