@@ -366,6 +366,10 @@ pub const COMMANDS: &[CommandCalls] = &[
         ],
     },
     CommandCalls {
+        command: "tailnet devices",
+        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
+    },
+    CommandCalls {
         command: "tailnet policy",
         parts: &[CONNECT, CUSTOMERS],
     },
@@ -376,10 +380,6 @@ pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
         command: "tailnet doctor",
         parts: &[CONNECT, CUSTOMERS],
-    },
-    CommandCalls {
-        command: "tailnet devices",
-        parts: &[CONNECT, BRAIN, &[DESCRIBE_INSTANCES]],
     },
 ];
 

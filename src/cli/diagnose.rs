@@ -255,7 +255,7 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
             Err(failure) => {
                 terminal.warn(format!(
                     "the brain could not be asked for heartbeats: {}",
-                    failure.causes.join(": ")
+                    failure.in_a_line()
                 ));
                 None
             }

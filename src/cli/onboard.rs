@@ -155,7 +155,11 @@ async fn kept_or_ended(
                     host.id
                 ));
             }
-            Err(e) => terminal.warn(format!("{} could not be ended: {e}", host.id)),
+            Err(e) => terminal.warn(format!(
+                "{} could not be ended: {}",
+                host.id,
+                Failure::from(e).in_a_line()
+            )),
         }
     }
     let failure = failure.with_the_host_kept();

@@ -1,4 +1,5 @@
-//! What smoke runs made in the tailnet: devices of their hosts, and auth keys that carry their mark in the description.
+//! What smoke runs made in the tailnet: devices of their hosts, auth keys that carry their mark in the description, and the
+//! entries in the policy file that carry it as a comment.
 
 use super::MARK_KEY;
 use crate::aws::Aws;
@@ -9,6 +10,7 @@ use crate::smoke::mark_among;
 use crate::steps::Mark;
 use crate::tailnet::Tailnet;
 use crate::tailnet::keys::description;
+use crate::tailnet::policy::merge::remark_at;
 use crate::tailnet::standing::HostNames;
 
 impl Inventory {
@@ -35,6 +37,15 @@ impl Inventory {
                 });
             }
         }
+        let policy = tailnet.policy_file().await?.text;
+        // A file that this program cannot read keeps nothing else from being removed; the step that changes it tells.
+        let remark = remark_at(&policy, customer).ok().flatten();
+        if let Some(mark) = remark.and_then(|remark| mark_in(customer, &remark)) {
+            found.items.push(Item {
+                mark: Some(mark),
+                ..Item::new(Kind::PolicyEntry, customer.tailscale_tag())
+            });
+        }
         let devices = tailnet.devices_tagged(&customer.tailscale_tag()).await?;
         if devices.is_empty() {
             return Ok(found);
@@ -54,6 +65,12 @@ impl Inventory {
         }
         Ok(found)
     }
+}
+
+/// The mark in a comment of the policy file: `m8trx-smoke=<mark>`.
+fn mark_in(customer: &CustomerId, remark: &str) -> Option<Mark> {
+    let (key, value) = remark.split_once('=')?;
+    mark_among(customer, &[(key.to_owned(), value.to_owned())])
 }
 
 /// The mark in the description of a key that a smoke run minted: `m8trx-<name>-<when it began>-<random>`.

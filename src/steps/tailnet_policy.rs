@@ -92,11 +92,20 @@ impl Step for TailnetPolicy {
         let keep_in = self.context.state_directory.as_deref();
         let (proposal, kept) = self.tailnet.bring_about(&self.wish(), keep_in).await?;
         Ok(match kept {
-            Some(path) => Outcome::Updated(format!(
-                "{}; before: {}",
-                self.describe_isolation(&proposal),
-                path.display()
-            )),
+            Some(path) => {
+                let done = format!(
+                    "{}; before: {}",
+                    self.describe_isolation(&proposal),
+                    path.display()
+                );
+                let tag = self.context.customer.tailscale_tag();
+                let before = Document::parse(proposal.before.text.as_str());
+                if before.is_ok_and(|before| owned_customers(&before).contains(&tag)) {
+                    Outcome::Updated(done)
+                } else {
+                    Outcome::Created(done)
+                }
+            }
             None => Outcome::Adopted(self.describe_isolation(&proposal)),
         })
     }

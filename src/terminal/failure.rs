@@ -143,6 +143,15 @@ impl Failure {
         self
     }
 
+    /// For a warning, where the command goes on: the causes and what to do, in one line.
+    pub fn in_a_line(&self) -> String {
+        let mut text = self.causes.join(": ");
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!(" ({hint})"));
+        }
+        text
+    }
+
     /// Says how to reach a host that failed, which is kept.
     pub fn how_to_reach_it(mut self) -> Self {
         if let Some(diagnosis) = &mut self.diagnosis {

@@ -323,6 +323,10 @@ fn what_the_host_cannot_tell_apart_tailscales_api_does() {
     without_api
         .set("M8TRX_TAILSCALE_CLIENT_ID", "")
         .set("M8TRX_TAILSCALE_CLIENT_SECRET_FILE", "");
+    let customers = ["cust_first", "cust_second", "cust_acme"];
+    surroundings
+        .m8trx(&[&["tailnet", "apply", "--yes"][..], &customers].concat())
+        .assert_code(0);
     let once = console.make_key(&serde_json::json!({
         "tags": ["tag:m8trx-cust-first", "tag:m8trx-cust-second"], "reusable": false
     }));

@@ -169,6 +169,7 @@ fn killed_at_any_stage_it_is_finished_by_cleanup() {
     let sandbox = RunningSandbox::up();
     let surroundings = Surroundings::of(&sandbox);
     for stage in [
+        "tailnet-policy: created: ",
         "brain-url: created: ",
         "brain-key: created: ",
         "tailscale-auth-key: created: ",
@@ -188,6 +189,7 @@ fn killed_at_any_stage_it_is_finished_by_cleanup() {
         "tailscale-auth-key: removed: ",
         "instance-profile: removed: ",
         "iam-role: removed: ",
+        "brain-url: removed: ",
     ] {
         let mut run = surroundings.start(&["smoke", "--yes"]);
         let reached = run.read_until(|line| line.starts_with(stage));
@@ -216,7 +218,8 @@ fn assert_nothing_left_but_killed_keys(
     stage: &str,
 ) {
     let early = [
-        "brain-url",
+        "tailnet-policy",
+        "brain-url: c",
         "tailscale-auth-key: c",
         "iam-role",
         "security-group: c",
@@ -367,7 +370,28 @@ fn kept_it_stays_until_cleanup_which_spares_a_url_that_others_use() {
     let kept = surroundings.m8trx(&["smoke", "--yes", "--keep", "--output", "json"]);
     let document = assert_passed(&kept);
     assert_eq!(document["removed"], serde_json::json!([]));
-    assert_eq!(document["kept"].as_array().unwrap().len(), 9, "{document}");
+    let mut kinds: Vec<&str> = document["kept"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["kind"].as_str().unwrap())
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(
+        kinds,
+        [
+            "auth-key",
+            "device",
+            "host",
+            "iam-role",
+            "instance-profile",
+            "parameter",
+            "parameter",
+            "parameter",
+            "policy-entry",
+            "security-group",
+        ]
+    );
     assert!(
         kept.stderr
             .contains("m8trx smoke --cleanup --customer cust_b4_smoke"),

@@ -250,8 +250,6 @@ fn onboarding_puts_the_customer_in_and_smoke_takes_it_out() {
     let sandbox = RunningSandbox::up();
     let surroundings = Surroundings::of(&sandbox);
     let console = Console::of(&sandbox);
-    // A tag that nobody defined is no good, as in the real tailnet.
-    console.conduct(json!({"takes_undefined_customer_tags": false}));
     let mut at_once: Vec<_> = ["cust_a", "cust_b", "cust_c"]
         .iter()
         .map(|customer| surroundings.start(&["onboard", customer, "--yes"]))

@@ -60,6 +60,7 @@ fn step_by_step_as_onboarding_makes_it() {
         let place = Place::new(in_moto);
         let brain_url = place.sandbox.environment["M8TRX_BRAIN_URL"].clone();
         place.m8trx(&["brain-url", "set", &brain_url, "--yes"]);
+        place.m8trx(&["tailnet", "apply", "cust_acme", "--yes"]);
         let key_file = place
             .sandbox
             .auth_key_file(&place.surroundings, "cust_acme");

@@ -14,7 +14,8 @@ use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
 /// The steps that make something.
-const MAKERS: [&str; 7] = [
+const MAKERS: [&str; 8] = [
+    "tailnet-policy",
     "brain-url",
     "brain-key",
     "tailscale-auth-key",

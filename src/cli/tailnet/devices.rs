@@ -252,7 +252,7 @@ async fn heartbeats(
     let (brain, database) = match asked.await {
         Ok(asked) => asked,
         Err(failure) => {
-            terminal.warn(format!("no heartbeats: {}", told(&failure)));
+            terminal.warn(format!("no heartbeats: {}", failure.in_a_line()));
             return BTreeMap::new();
         }
     };
@@ -277,7 +277,7 @@ async fn heartbeats(
             }
             Ok(None) => {}
             Err(failure) => {
-                let text = told(&failure);
+                let text = failure.in_a_line();
                 if !known.contains(&text) {
                     terminal.warn(format!("no heartbeat of {customer}: {text}"));
                     known.push(text);
@@ -310,15 +310,6 @@ async fn heartbeat(
         .latest_heartbeat(customer, &key, since)
         .await
         .map_err(brain_failure)
-}
-
-/// A failure that does not end the command, in one line with what to do.
-fn told(failure: &Failure) -> String {
-    let mut text = failure.causes.join(": ");
-    if let Some(hint) = &failure.hint {
-        text.push_str(&format!(" ({hint})"));
-    }
-    text
 }
 
 fn brain_failure(error: BrainError) -> Failure {

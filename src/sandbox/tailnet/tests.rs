@@ -32,6 +32,13 @@ pub(super) async fn register(
     post(tailnet, "/machine/register", instance, body).await
 }
 
+/// Without a policy file that defines the customers' tags.
+fn tailnet() -> Tailnet {
+    let tailnet = Tailnet::new(Vec::new());
+    tailnet.state().conduct.takes_undefined_customer_tags = true;
+    tailnet
+}
+
 fn tagged() -> AuthKeySpec {
     AuthKeySpec {
         tags: BTreeSet::from([TAG.to_owned()]),
@@ -45,7 +52,7 @@ fn id(key: &str) -> &str {
 
 #[tokio::test]
 async fn a_key_gives_its_own_tags_only() {
-    let tailnet = Tailnet::new(Vec::new());
+    let tailnet = tailnet();
     let key = tailnet.mint_key(tagged());
     let key = key.expose_secret();
     let refused = register(&tailnet, "i-1", key, &["tag:m8trx-cust-bigco"]).await;
@@ -72,7 +79,7 @@ async fn a_key_gives_its_own_tags_only() {
 
 #[tokio::test]
 async fn an_untagged_key_gives_the_tags_its_user_owns() {
-    let tailnet = Tailnet::new(Vec::new());
+    let tailnet = tailnet();
     let key = tailnet.mint_key(AuthKeySpec::default());
     let key = key.expose_secret();
     register(&tailnet, "i-1", key, &[TAG]).await.unwrap();
@@ -87,7 +94,7 @@ async fn an_untagged_key_gives_the_tags_its_user_owns() {
 
 #[tokio::test]
 async fn keys_that_are_no_good() {
-    let tailnet = Tailnet::new(Vec::new());
+    let tailnet = tailnet();
     let refusal = async |key: &str| register(&tailnet, "i-1", key, &[TAG]).await.unwrap_err();
     assert_eq!(
         refusal("nonsense").await,

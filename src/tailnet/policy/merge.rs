@@ -84,6 +84,11 @@ pub fn add_customers_marked<'c>(
 
 /// Whether the tag owner of a customer has this remark.
 pub fn is_marked(text: &str, customer: &CustomerId, mark: &str) -> Result<bool, MergeError> {
+    Ok(remark_at(text, customer)?.is_some_and(|found| remark(mark) == remark(&found)))
+}
+
+/// The remark at the tag owner of a customer, whoever wrote it.
+pub fn remark_at(text: &str, customer: &CustomerId) -> Result<Option<String>, MergeError> {
     let document = Document::parse(text)?;
     let tag = customer.tailscale_tag();
     let members = document.root.get("tagOwners").and_then(Node::as_object);
@@ -91,9 +96,10 @@ pub fn is_marked(text: &str, customer: &CustomerId, mark: &str) -> Result<bool, 
         .unwrap_or_default()
         .iter()
         .find(|member| member.name == tag);
-    Ok(member.is_some_and(|member| {
-        let behind = &document.text[member.span.end..];
-        behind.trim_start().starts_with(&remark(mark))
+    Ok(member.and_then(|member| {
+        let behind = document.text[member.span.end..].trim_start();
+        let (found, _) = behind.strip_prefix("/* ")?.split_once(" */")?;
+        Some(found.to_owned())
     }))
 }
 

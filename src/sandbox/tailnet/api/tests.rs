@@ -93,6 +93,8 @@ impl Api {
 #[tokio::test]
 async fn a_minted_key_lets_hosts_in_until_it_is_revoked() {
     let api = Api::start().await;
+    api.conduct(json!({"takes_undefined_customer_tags": true}))
+        .await;
     let new = NewKey::for_customer(&acme(), "run1");
     let minted = api.client.mint_key(&new).await.unwrap();
     let known = api.client.auth_key(minted.key.id()).await.unwrap().unwrap();
@@ -164,8 +166,6 @@ async fn requests_are_read_strictly() {
 #[tokio::test]
 async fn tags_are_the_policy_files_to_give() {
     let api = Api::start().await;
-    api.conduct(json!({"takes_undefined_customer_tags": false}))
-        .await;
     let new = NewKey::for_customer(&acme(), "run1");
     let error = api.client.mint_key(&new).await.unwrap_err();
     assert!(
@@ -236,8 +236,10 @@ async fn it_conducts_itself_as_asked() {
 #[tokio::test]
 async fn a_lock_and_an_approval_are_asked_of_devices() {
     let api = Api::start().await;
-    api.conduct(json!({"lock": true, "device_approval": true}))
-        .await;
+    api.conduct(
+        json!({"lock": true, "device_approval": true, "takes_undefined_customer_tags": true}),
+    )
+    .await;
     let minted = api
         .client
         .mint_key(&NewKey::for_customer(&acme(), "run1"))

@@ -1,7 +1,8 @@
 //! Customers put into files and taken out of them.
 
 use super::super::merge::{
-    MergeError, add_customer, add_customers, add_customers_marked, is_marked, remove_customer,
+    MergeError, add_customer, add_customers, add_customers_marked, is_marked, remark_at,
+    remove_customer,
 };
 use super::super::removal::remove_tag;
 use super::*;
@@ -106,6 +107,11 @@ fn a_mark_tells_who_put_a_customer_in() {
         "{marked}"
     );
     assert!(!is_marked(&marked, &acme, "m8trx-smoke=x/2").unwrap());
+    assert_eq!(
+        remark_at(&marked, &acme).unwrap().as_deref(),
+        Some("m8trx-smoke=x/1")
+    );
+    assert_eq!(remark_at(HAND_WRITTEN, &acme).unwrap(), None);
     assert!(!is_marked(HAND_WRITTEN, &acme, "m8trx-smoke=x/1").unwrap());
     // What is there already does not become another's.
     let again = add_customers_marked(&marked, [&acme], Some("m8trx-smoke=x/2")).unwrap();
