@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{BrainError, BrainUrl, Heartbeat, ToolCall};
 use crate::customer::CustomerId;
+use crate::http_client;
 use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
 
 /// Longest part of a brain's error text that is shown.
@@ -67,6 +68,9 @@ impl EventRecord {
     }
 }
 
+/// How long the brain is given to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 #[derive(Deserialize)]
 struct MintAnswer {
     key: String,
@@ -76,21 +80,8 @@ struct MintAnswer {
 impl Brain {
     /// A client for the brain at `url`. Nothing is sent yet.
     pub fn new(url: BrainUrl) -> Self {
-        // reqwest takes TLS from the process's default provider; a second call is told it is set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("m8trx/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(15))
-            // A redirect could carry a key to another server.
-            .redirect(reqwest::redirect::Policy::none());
-        if crate::config::is_loopback(url.url()) {
-            builder = builder.no_proxy();
-        }
         Self {
-            http: builder
-                .build()
-                .expect("the TLS provider is installed and the settings are constant"),
+            http: http_client::client_for(url.url(), ANSWER_TIMEOUT),
             url,
         }
     }
@@ -101,20 +92,9 @@ impl Brain {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> BrainError {
-        // reqwest repeats the URL in its own text; the causes below it tell what happened.
-        let error = error.without_url();
-        let mut parts = vec![error.to_string()];
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !parts.contains(&text) {
-                parts.push(text);
-            }
-            next = cause.source();
-        }
         BrainError::Unreachable {
             url: self.url.to_string(),
-            reason: parts.join(": "),
+            reason: http_client::reason(error),
         }
     }
 

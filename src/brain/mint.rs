@@ -1,11 +1,9 @@
 //! Minting a brain key with the brain's own script.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 use super::BrainError;
+use crate::child;
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, mask};
 
@@ -51,22 +49,9 @@ pub async fn run(
     let (program, arguments) = words
         .split_first()
         .ok_or_else(|| failed("has no words".to_owned()))?;
-    let child = Command::new(program)
-        .args(arguments)
-        // The script needs the brain's settings, not the operator's AWS credentials.
-        .env_remove("AWS_ACCESS_KEY_ID")
-        .env_remove("AWS_SECRET_ACCESS_KEY")
-        .env_remove("AWS_SESSION_TOKEN")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| failed(format!("cannot be started: {e}")))?;
-    let output = tokio::time::timeout(MINT_TIMEOUT, child.wait_with_output())
+    let output = child::run(program, arguments, MINT_TIMEOUT)
         .await
-        .map_err(|_| failed(format!("did not end within {} s", MINT_TIMEOUT.as_secs())))?
-        .map_err(|e| failed(format!("could not be waited for: {e}")))?;
+        .map_err(|e| failed(e.to_string()))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let key_line = printed.lines().rev().find(|line| !line.trim().is_empty());
     if !output.status.success() {

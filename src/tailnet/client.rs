@@ -14,6 +14,7 @@ use url::Url;
 use super::error::{Refusal, TailnetError, clean};
 use super::keys::AuthKey;
 use super::token::Token;
+use crate::http_client;
 use crate::secret::{ExposeSecret as _, SecretString};
 
 /// Where the API is unless told otherwise.
@@ -125,21 +126,8 @@ pub(super) struct Raw {
 impl Tailnet {
     /// A client. Nothing is sent yet.
     pub fn new(settings: TailnetSettings) -> Self {
-        // reqwest takes TLS from the process's default provider; a second call is told it is set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("m8trx/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(settings.answer_timeout)
-            // A redirect could carry the token to another server.
-            .redirect(reqwest::redirect::Policy::none());
-        if crate::config::is_loopback(&settings.api_url) {
-            builder = builder.no_proxy();
-        }
         Self(Arc::new(Inner {
-            http: builder
-                .build()
-                .expect("the TLS provider is installed and the settings are constant"),
+            http: http_client::client_for(&settings.api_url, settings.answer_timeout),
             settings,
             token: Mutex::new(None),
             known_keys: std::sync::Mutex::default(),
@@ -287,20 +275,9 @@ impl Tailnet {
             };
         }
         let sent = !error.is_connect() && !error.is_builder();
-        // reqwest repeats the URL in its own text; the causes below it tell what happened.
-        let error = error.without_url();
-        let mut parts = vec![error.to_string()];
-        let mut next = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !parts.contains(&text) {
-                parts.push(text);
-            }
-            next = cause.source();
-        }
         TailnetError::Unreachable {
             url: self.api_url(),
-            reason: clean(&parts.join(": ")),
+            reason: clean(&http_client::reason(error)),
             sent,
         }
     }

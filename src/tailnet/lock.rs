@@ -4,14 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::process::Command;
 
 use super::devices::Device;
 use super::error::clean;
+use crate::child::{self, ChildError};
 use crate::secret::TailscaleAuthKey;
 
 /// How long the command may take.
@@ -188,29 +187,14 @@ async fn run(arguments: &[&str]) -> Result<String, LockError> {
         command: command.clone(),
         reason,
     };
-    let child = Command::new("tailscale")
-        .args(arguments)
-        .env_remove("AWS_ACCESS_KEY_ID")
-        .env_remove("AWS_SECRET_ACCESS_KEY")
-        .env_remove("AWS_SESSION_TOKEN")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => LockError::NoCommand,
-            _ => failed(format!("cannot be started: {e}")),
-        })?;
-    let output = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output())
+    let output = child::run("tailscale", arguments, COMMAND_TIMEOUT)
         .await
-        .map_err(|_| {
-            failed(format!(
-                "did not end within {} s",
-                COMMAND_TIMEOUT.as_secs()
-            ))
-        })?
-        .map_err(|e| failed(format!("could not be waited for: {e}")))?;
+        .map_err(|e| match e {
+            ChildError::NotStarted(e) if e.kind() == io::ErrorKind::NotFound => {
+                LockError::NoCommand
+            }
+            e => failed(e.to_string()),
+        })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

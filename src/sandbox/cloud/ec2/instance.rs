@@ -8,7 +8,7 @@ use crate::sandbox::cloud::iam::ReadyProfile;
 use crate::sandbox::host::Console;
 
 /// For this long after its launch the describing calls do not know an instance yet.
-const VISIBLE_AFTER: SignedDuration = SignedDuration::from_millis(500);
+const VISIBLE_AFTER: SignedDuration = SignedDuration::from_millis(150);
 
 /// The state of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
