@@ -13,8 +13,7 @@ use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::config::Flags;
 use crate::customer::CustomerId;
-use crate::plan::{Observation, Plan};
-use crate::steps::Context;
+use crate::plan::{Observation, Plan, Step};
 use crate::steps::brain_key::BrainKeyParameter;
 use crate::steps::host::Host;
 use crate::steps::iam_role::IamRole;
@@ -22,6 +21,8 @@ use crate::steps::image::HostImage;
 use crate::steps::instance_profile::InstanceProfile;
 use crate::steps::security_group::SecurityGroup;
 use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
+use crate::steps::{Context, tailnet_policy};
+use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -94,15 +95,18 @@ async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Resu
         instance_type: settings.instance_type.clone(),
         subnet: settings.subnet.clone(),
         ami: settings.ami.clone(),
+        tailnet: settings.tailnet.clone().map(Tailnet::new),
         ..Context::new(customer.clone(), aws, brain)
     });
     let shared = || Arc::clone(&context);
-    let needed = Plan::part(vec![
+    let mut needed: Vec<Arc<dyn Step>> = vec![
         Arc::new(BrainKeyParameter(shared())),
         Arc::new(TailscaleAuthKeyParameter(shared())),
         Arc::new(IamRole(shared())),
         Arc::new(InstanceProfile(shared())),
-    ])?;
+    ];
+    needed.extend(tailnet_policy(&context));
+    let needed = Plan::part(needed)?;
     let plan = Plan::part(vec![
         Arc::new(HostImage(shared())),
         Arc::new(SecurityGroup(shared())),
@@ -163,6 +167,7 @@ async fn check_needed(customer: &CustomerId, needed: &Plan) -> Result<(), Failur
         let remedy = match name {
             "brain-key" => format!("m8trx mint-key {customer} --store"),
             "tailscale-auth-key" => format!("m8trx params put {customer}/{name}"),
+            "tailnet-policy" => format!("m8trx tailnet apply {customer}"),
             _ => format!("m8trx iam apply {customer}"),
         };
         if !remedies.contains(&remedy) {

@@ -222,6 +222,7 @@ impl Host {
         let began = Instant::now();
         let mut known = is_listed;
         let mut is_ending = !host.is_live();
+        run.progress(format!("waiting for {} to end", host.id));
         loop {
             if !is_ending {
                 is_ending = aws.terminate(&host.id).await?;
@@ -244,7 +245,6 @@ impl Host {
                 }
                 _ => {}
             }
-            run.progress(format!("waiting for {} to end", host.id));
             run.pause(Duration::from_secs(1)).await?;
         }
     }

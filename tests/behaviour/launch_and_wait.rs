@@ -30,8 +30,9 @@ fn step_by_step_a_customer_is_connected() {
         document["evidence"],
         json!([
             "brain-key: not there",
-            "tailscale-auth-key: not there",
             "iam-role: not there",
+            "tailnet-policy: not there",
+            "tailscale-auth-key: not there",
             "instance-profile: not there"
         ])
     );
@@ -39,6 +40,7 @@ fn step_by_step_a_customer_is_connected() {
     let hint = document["hint"].as_str().unwrap();
     for command in [
         "mint-key cust_a --store",
+        "tailnet apply cust_a",
         "params put cust_a/tailscale-auth-key",
         "iam apply cust_a",
     ] {
