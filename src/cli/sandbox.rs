@@ -58,6 +58,7 @@ async fn up(options: SandboxOptions, terminal: &Terminal) -> Result<(), Failure>
     let other = |e: std::io::Error| {
         Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
     };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(other)?;
     let sandbox = start_sandbox(options).await?;
@@ -81,7 +82,7 @@ async fn up(options: SandboxOptions, terminal: &Terminal) -> Result<(), Failure>
     terminal.say("  aws ssm get-parameters-by-path --path /m8trx --recursive");
     if written.is_ok() {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
