@@ -2,10 +2,12 @@
 
 pub mod brain_url;
 pub mod diagnose;
+#[cfg(target_os = "linux")]
 pub mod drill;
 mod ending;
 pub mod events;
 mod execution;
+#[cfg(target_os = "linux")]
 mod fault;
 pub mod iam;
 mod inputs;
@@ -17,6 +19,7 @@ mod onboarding;
 pub mod params;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -31,7 +34,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::sandbox::Fault;
 use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -53,8 +55,9 @@ pub struct Global {
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
     /// Something that goes wrong in the sandbox; can be given more than once.
-    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
-    pub faults: Vec<Fault>,
+    #[cfg(target_os = "linux")]
+    #[arg(long = "fault", global = true, value_parser = fault::fault(), value_name = "NAME")]
+    pub faults: Vec<m8trx_sandbox::Fault>,
     /// AWS profile to take credentials and region from [env: AWS_PROFILE].
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
@@ -92,7 +95,6 @@ impl Global {
             region: self.region.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
-            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -109,6 +111,7 @@ enum Command {
     Events(events::EventsArgs),
     Tailnet(tailnet::TailnetArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    #[cfg(target_os = "linux")]
     Drill(drill::DrillArgs),
     Params(params::ParamsArgs),
     BrainUrl(brain_url::BrainUrlArgs),
@@ -117,6 +120,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
+    #[cfg(target_os = "linux")]
     Sandbox(sandbox::SandboxArgs),
 }
 
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    #[cfg(target_os = "linux")]
     if let Err(failure) = check_faults(&cli) {
         failure.show(&terminal);
         return ExitCode::from(failure.kind.exit_code());
@@ -148,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
         Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
         Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
+        #[cfg(target_os = "linux")]
         Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
         Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
         Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
@@ -155,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
         Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
         Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
+        #[cfg(target_os = "linux")]
         Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
     };
     match result {
@@ -166,6 +173,7 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(target_os = "linux")]
 /// Faults are of the sandbox; a real environment must not be thought to have them.
 fn check_faults(cli: &Cli) -> Result<(), Failure> {
     let in_sandbox = cli.global.sandbox || matches!(cli.command, Command::Sandbox(_));

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::aws::{AwsSettings, StaticCredentials};
 use crate::brain::BrainUrl;
-use crate::sandbox::Fault;
 use crate::secret::SecretString;
 use crate::tailnet::TailnetSettings;
 
@@ -118,8 +117,6 @@ pub struct Flags {
     pub ami: Option<String>,
     /// `--timeout`
     pub timeout: Option<Duration>,
-    /// `--fault`: what goes wrong in the sandbox.
-    pub faults: Vec<Fault>,
 }
 
 /// A setting that cannot be used. Nothing has been changed.
