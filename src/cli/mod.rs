@@ -55,12 +55,16 @@ pub struct Global {
     /// Something that goes wrong in the sandbox; can be given more than once.
     #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
     pub faults: Vec<Fault>,
-    /// AWS profile to take credentials and region from [env: AWS_PROFILE].
+    /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
+    /// where the environment holds keys.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// AWS region [env: AWS_REGION].
     #[arg(long, global = true, value_name = "REGION")]
     pub region: Option<String>,
+    /// End without any change where the credentials are of another AWS account.
+    #[arg(long, global = true, value_name = "ACCOUNT")]
+    pub expect_account: Option<String>,
     /// One endpoint for every AWS service [env: AWS_ENDPOINT_URL].
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint_url: Option<String>,
@@ -90,6 +94,7 @@ impl Global {
         Flags {
             profile: self.profile.clone(),
             region: self.region.clone(),
+            expect_account: self.expect_account.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
             faults: self.faults.clone(),
