@@ -1,5 +1,7 @@
 //! Turns a fresh customer EC2 into a host that reports to the brain.
 
+#![forbid(unsafe_code)]
+
 pub mod artifacts;
 pub mod aws;
 pub mod bootstrap_log;
