@@ -17,6 +17,7 @@ pub mod offboarding;
 pub mod parameter;
 pub mod plan;
 pub mod removal;
+pub mod resource;
 pub mod rotation;
 pub mod secret;
 pub mod smoke;
