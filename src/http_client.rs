@@ -17,7 +17,7 @@ pub(crate) fn client_for(url: &Url, answer_timeout: Duration) -> reqwest::Client
         .timeout(answer_timeout)
         // A redirect could carry a key to another server.
         .redirect(reqwest::redirect::Policy::none());
-    if crate::config::is_loopback(url) {
+    if is_loopback(url) {
         builder = builder.no_proxy();
     }
     builder
@@ -38,4 +38,14 @@ pub(crate) fn reason(error: reqwest::Error) -> String {
         next = cause.source();
     }
     parts.join(": ")
+}
+
+/// Whether a URL stays on this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::aws::{Aws, AwsError};
 use crate::customer::{BRAIN_URL_PARAMETER, CUSTOMER_TAG_KEY, CustomerId};
 use crate::resource::Resource;
-use crate::smoke::{MARK_KEY, mark_among};
-use crate::steps::Mark;
+use crate::tags::Mark;
+use crate::tags::{MARK_KEY, mark_among};
 
 /// One thing of a customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -23,5 +23,7 @@ pub mod secret;
 pub mod smoke;
 pub mod status;
 pub mod steps;
+pub mod tags;
 pub mod tailnet;
 pub mod terminal;
+pub mod text;

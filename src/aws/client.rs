@@ -333,7 +333,7 @@ fn region(settings: &AwsSettings, profile: Option<&Profile>) -> Option<String> {
 
 /// TLS by rustls on ring, and the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`) except to loopback.
 fn http_client(endpoint: Option<&Url>) -> SharedHttpClient {
-    let proxies = if endpoint.is_some_and(crate::config::is_loopback) {
+    let proxies = if endpoint.is_some_and(crate::http_client::is_loopback) {
         ProxyConfig::disabled()
     } else {
         ProxyConfig::from_env()

@@ -16,7 +16,7 @@ use crate::tailnet::TailnetSettings;
 
 use file::{AwsFile, File, secret_file};
 use value::{brain_url, check_account, check_region, endpoint, words};
-pub use value::{is_loopback, parse_ago, parse_duration};
+pub use value::{parse_ago, parse_duration};
 
 /// How long onboarding waits for the first heartbeat unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -262,7 +262,10 @@ impl Settings {
             file.brain.database_url.map(|text| text.0)
         };
         let mut pace = Pace::default();
-        if endpoint_url.as_ref().is_some_and(is_loopback) {
+        if endpoint_url
+            .as_ref()
+            .is_some_and(crate::http_client::is_loopback)
+        {
             pace.host = Pace::OF_SANDBOX.host;
         }
         let tailnet = tailscale::api(&file.tailscale, environment, &path)?;

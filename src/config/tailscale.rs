@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 
 use super::file::{TailscaleFile, secret_file};
-use super::value::{endpoint, is_loopback};
+use super::value::endpoint;
 use super::{ConfigError, Environment};
+use crate::http_client::is_loopback;
 use crate::tailnet::TailnetSettings;
 use crate::tailnet::client::{DEFAULT_ANSWER_TIMEOUT, DEFAULT_API_URL, DEFAULT_TAILNET};
 

@@ -128,13 +128,3 @@ pub fn parse_ago(text: &str) -> Result<Duration, String> {
     }
     Ok(duration)
 }
-
-/// Whether a URL stays on this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}

@@ -66,7 +66,7 @@ impl Journal {
 }
 
 /// `$XDG_STATE_HOME/m8trx/runs`, by default `~/.local/state/m8trx/runs`; `None` without a home.
-pub fn default_directory(environment: crate::config::Environment<'_>) -> Option<PathBuf> {
+pub fn default_directory(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     variable("XDG_STATE_HOME")
         .map(PathBuf::from)

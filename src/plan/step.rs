@@ -224,7 +224,7 @@ pub enum StepError {
         old_key_revoked: bool,
     },
     /// The brain has moved, and not every host reports to where it is now.
-    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::terminal::text::counted(*.hosts, "host"))]
+    #[error("{following} of {} reported to the brain at {url} within {waited_s} s", crate::text::counted(*.hosts, "host"))]
     UrlNotFollowed {
         /// Where the brain is now.
         url: String,

@@ -225,7 +225,7 @@ impl Step for ToolCalled {
     async fn observe(&self) -> Result<Observation, StepError> {
         Ok(Observation::missing(format!(
             "wait up to {} for a `tool_call` event",
-            crate::terminal::text::duration(self.context.timeout)
+            crate::text::duration(self.context.timeout)
         )))
     }
 

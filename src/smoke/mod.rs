@@ -16,11 +16,9 @@ use jiff::Timestamp;
 
 use crate::customer::CustomerId;
 use crate::plan::{InvalidPlan, Plan};
-use crate::steps::{self, Context, Mark};
+use crate::steps::{self, Context};
+use crate::tags::{MARK_KEY, Mark};
 use checks::{BootstrapComplete, Findings, Hostname, ToolCalled};
-
-/// The key of the tag on everything a smoke run makes.
-pub const MARK_KEY: &str = "m8trx-smoke";
 
 /// The mark of a new run: `<customer>/<when it began>-<random>`.
 ///
@@ -33,17 +31,6 @@ pub fn new_mark(customer: &CustomerId) -> Mark {
         key: MARK_KEY,
         value: format!("{customer}/{began}-{:08x}", random & 0xffff_ffff),
     }
-}
-
-/// The mark of this customer's smoke runs among tags, if there is one.
-pub fn mark_among(customer: &CustomerId, tags: &[(String, String)]) -> Option<Mark> {
-    let prefix = format!("{customer}/");
-    tags.iter()
-        .find(|(key, value)| key == MARK_KEY && value.starts_with(&prefix))
-        .map(|(_, value)| Mark {
-            key: MARK_KEY,
-            value: value.clone(),
-        })
 }
 
 /// The onboarding as it is, and what is checked after it.
@@ -73,6 +60,7 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tags::mark_among;
 
     #[test]
     fn a_mark_is_a_legal_tag_and_each_run_has_its_own() {

@@ -12,8 +12,9 @@ use crate::plan::runner::millis;
 pub use crate::removal::steps;
 use crate::removal::undo_all;
 use crate::resource::Resource;
+use crate::steps::Context;
 use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
-use crate::steps::{Context, Mark};
+use crate::tags::Mark;
 
 /// How long AWS is given to stop listing what was removed.
 const GONE_PATIENCE: Duration = Duration::from_secs(15);

@@ -12,7 +12,7 @@ use super::timeline::{End, Placed, Span};
 use crate::customer::hex;
 use crate::diagnosis::Remedy;
 use crate::secret::{ExposeSecret as _, SecretString, mask};
-use crate::terminal::text;
+use crate::text;
 
 const CSS: &str = include_str!("report.css");
 

@@ -1,13 +1,13 @@
 //! What smoke runs made in the tailnet: devices of their hosts, auth keys that carry their mark in the description, and the
 //! entries in the policy file that carry it as a comment.
 
-use super::MARK_KEY;
 use crate::aws::Aws;
 use crate::customer::CustomerId;
 use crate::inventory::{Inventory, Item, Kind};
 use crate::plan::StepError;
-use crate::smoke::mark_among;
-use crate::steps::Mark;
+use crate::tags::MARK_KEY;
+use crate::tags::Mark;
+use crate::tags::mark_among;
 use crate::tailnet::Tailnet;
 use crate::tailnet::keys::description;
 use crate::tailnet::policy::merge::remark_at;

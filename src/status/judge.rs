@@ -18,7 +18,7 @@ use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::steps::first_heartbeat::RECENT;
 use crate::steps::host::metadata_differences;
 use crate::steps::iam_role::{self, POLICY_NAME, permission_policy_of};
-use crate::terminal::text::age;
+use crate::text::age;
 
 /// What is judged.
 pub(super) struct Case<'c> {

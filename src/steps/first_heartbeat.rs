@@ -302,7 +302,7 @@ impl Step for FirstHeartbeat {
                 .map_or(String::new(), |last| format!(" later than {last}"));
             Observation::missing(format!(
                 "wait up to {} for a heartbeat{later} in {source}",
-                crate::terminal::text::duration(self.0.timeout)
+                crate::text::duration(self.0.timeout)
             ))
         };
         let (Some(host), Some(stored)) = (live.first(), stored) else {

@@ -20,7 +20,7 @@ use crate::brain::{Brain, BrainError, Heartbeat};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString};
-use crate::terminal::text;
+use crate::text;
 
 /// How many customers are asked about at once: SSM answers 40 reads a second by default.
 const AT_ONCE: usize = 8;

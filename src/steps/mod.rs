@@ -32,6 +32,7 @@ use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, Step, StepError};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
+use crate::tags::Mark;
 use crate::tailnet::Tailnet;
 
 /// What the steps of one customer share: who, where, what was given, and what was found on the way.
@@ -71,26 +72,6 @@ pub struct Context {
     pub tailscale_auth_key: OnceLock<TailscaleAuthKey>,
     /// What was found.
     pub found: Found,
-}
-
-/// A tag by which what one run made is told from everything else, later and from elsewhere too.
-///
-/// The key must fit `[0-9a-zA-Z\-_+=,.@:]`: the metadata service offers the tags of a host, and EC2 refuses others
-/// (EC2 user guide, "Work with instance tags in instance metadata").
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// The tag's key.
-    pub key: &'static str,
-    /// The tag's value.
-    pub value: String,
-}
-
-impl Mark {
-    /// Whether it is among tags.
-    pub fn is_in(&self, tags: &[(String, String)]) -> bool {
-        tags.iter()
-            .any(|(key, value)| key == self.key && *value == self.value)
-    }
 }
 
 /// How a brain key comes to be.

@@ -9,7 +9,9 @@ pub mod progress;
 pub mod prompt;
 pub mod screen;
 pub mod status_table;
-pub mod text;
+
+// For whoever already has the terminal.
+pub use crate::text;
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -18,7 +18,8 @@ use crate::smoke::checks::Findings;
 use crate::smoke::removal::Removed;
 use crate::smoke::report::{self, Finding, Page, Verdict};
 use crate::smoke::timeline::{self, Timeline};
-use crate::steps::{Context, Mark};
+use crate::steps::Context;
+use crate::tags::Mark;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 

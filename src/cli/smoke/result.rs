@@ -10,7 +10,7 @@ use super::finish::removal_failure;
 use crate::customer::CustomerId;
 use crate::inventory::Item;
 use crate::smoke::removal::Removed;
-use crate::steps::Mark;
+use crate::tags::Mark;
 use crate::terminal::failure::Failure;
 use crate::terminal::{Terminal, text};
 

@@ -263,7 +263,7 @@ impl Step for HostsFollow {
         self.check_can_be_asked().await?;
         Ok(Observation::missing(format!(
             "wait up to {} until {} beats with it",
-            crate::terminal::text::duration(self.0.context.timeout),
+            crate::text::duration(self.0.context.timeout),
             running.join(", ")
         )))
     }

@@ -2,7 +2,7 @@
 
 use super::expectations::Expectations;
 use super::hujson::{Document, Position};
-use crate::terminal::text::foreign;
+use crate::text::foreign;
 
 /// The longest text that people are shown of one finding.
 const LONGEST: usize = 600;
