@@ -7,6 +7,7 @@ pub mod brain;
 mod child;
 pub mod cli;
 pub mod config;
+pub mod console_text;
 pub mod customer;
 pub mod diagnosis;
 mod http_client;
