@@ -127,14 +127,6 @@ impl Ready {
     }
 }
 
-/// Every entry that one line shows at a stage, in the table's order.
-#[cfg(test)]
-pub(super) fn shown_by<'r>(stage: &'r str, line: &'r str) -> impl Iterator<Item = &'r Ready> {
-    READY
-        .iter()
-        .filter(move |ready| ready.is_at(stage) && ready.captured(line).is_some())
-}
-
 /// The entry that one text shows: one that says what happened before one that speaks in general.
 fn shown(stage: &str, text: &str) -> Option<&'static Ready> {
     let at = || READY.iter().filter(|ready| ready.is_at(stage));
@@ -296,13 +288,22 @@ fn tries(reason: &str, lines: &[Line]) -> Vec<Range<usize>> {
     let command = COMMANDS
         .into_iter()
         .find(|command| reason.starts_with(command));
-    let is_installer = command == Some("Tailscale install script");
+    // Of these, older bootstraps did not say where a try ended.
     let begins = |line: &Line| {
-        is_installer
-            && line.speaker == Speaker::Command
-            && (line.text.starts_with("Installing Tailscale for ")
-                || line.text.starts_with("The installer cannot reach")
-                || line.text.contains(" isn't supported by this script yet"))
+        line.speaker == Speaker::Command
+            && match command {
+                Some("Tailscale install script") => {
+                    line.text.starts_with("Installing Tailscale for ")
+                        || line.text.starts_with("The installer cannot reach")
+                        || line.text.contains(" isn't supported by this script yet")
+                }
+                Some("tailscale up") => {
+                    line.text.starts_with("Installation complete!")
+                        || line.text.starts_with("Setting up tailscale")
+                        || line.text.contains("/tailscaled.service")
+                }
+                _ => false,
+            }
     };
     let ends = |line: &Line| {
         is_over(line) && command.is_some_and(|command| line.text.starts_with(command))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::recogniser::{READY, shown_by};
+use super::recogniser::READY;
 use super::words::next_name;
 use super::*;
 use crate::bootstrap_log::BootstrapLog;
@@ -69,23 +69,6 @@ fn every_console_shows_its_own_cause() {
         assert!(found.evidence.len() <= LAST_LINES + 1, "{found:#?}");
         assert!(!found.remedy.is_empty(), "{found:#?}");
         assert!(!cause.what.ends_with('.'), "{}", cause.what);
-    }
-}
-
-/// The line that decides shows one entry only, apart from those that speak in general.
-#[test]
-fn and_no_other() {
-    for cause in causes::all() {
-        let console = console(&cause.console());
-        let Some(failure) = BootstrapLog::parse(&console).failure else {
-            continue;
-        };
-        let reason = failure.reason.unwrap_or_default();
-        let shown: BTreeSet<String> = shown_by(&failure.name, &reason)
-            .filter(|ready| !ready.cause.general)
-            .map(|ready| ready.cause.name.to_owned())
-            .collect();
-        assert!(shown.len() <= 1, "{}: {shown:?}: {reason}", cause.console());
     }
 }
 

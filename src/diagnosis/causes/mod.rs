@@ -2,7 +2,7 @@
 //!
 //! To add a cause, add its entry to the file of the step it belongs to, and a recorded console with its name (and variant:
 //! `name.variant.log`) to `tests/data/consoles`. The tests see to it that each entry has its console, and that each console
-//! shows its own entry and no other.
+//! shows its own entry.
 
 mod boot;
 mod brain;

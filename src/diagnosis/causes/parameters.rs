@@ -82,7 +82,7 @@ pub(super) const CAUSES: &[Cause] = &[
         variant: "organisation",
         at: AT,
         shows: &[
-            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*(?:service|resource) control policy(?:: (?<policy>arn:\S+))?",
+            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*ssm:GetParameter.*(?:service|resource) control policy(?:: (?<policy>arn:\S+))?",
         ],
         what: "a policy of the AWS organisation denies reading {parameter} (ssm:GetParameter); the host's role cannot allow it",
         remedy: &[
@@ -100,7 +100,7 @@ pub(super) const CAUSES: &[Cause] = &[
         variant: "endpoint",
         at: AT,
         shows: &[
-            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*VPC endpoint policy",
+            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*ssm:GetParameter.*VPC endpoint policy",
         ],
         what: "the policy of the VPC's endpoint for SSM does not let {parameter} be read through it; the host's role does not matter",
         remedy: &[
@@ -116,7 +116,7 @@ pub(super) const CAUSES: &[Cause] = &[
         variant: "boundary",
         at: AT,
         shows: &[
-            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*permissions boundary",
+            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*ssm:GetParameter.*permissions boundary",
         ],
         what: "a permissions boundary on the host's role denies reading {parameter} (ssm:GetParameter)",
         remedy: &[
@@ -131,7 +131,9 @@ pub(super) const CAUSES: &[Cause] = &[
         name: "iam-denied",
         variant: "session",
         at: AT,
-        shows: &[r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*session policy"],
+        shows: &[
+            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*AccessDenied.*ssm:GetParameter.*session policy",
+        ],
         what: "a session policy denies reading {parameter}: the host's credentials are not those of its instance profile alone",
         remedy: &[
             Do(
@@ -145,7 +147,7 @@ pub(super) const CAUSES: &[Cause] = &[
         name: "iam-denied",
         at: AT,
         shows: &[
-            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read(?:: |, again).*\(AccessDenied(?:Exception)?\).*(?:perform: ssm:GetParameter|is not authorized|GetParameter operation)",
+            r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read(?:: |, again).*\(AccessDenied(?:Exception)?\).*perform: ssm:GetParameter",
         ],
         what: "the host's role may not read {parameter} (ssm:GetParameter)",
         remedy: &[
@@ -156,6 +158,25 @@ pub(super) const CAUSES: &[Cause] = &[
             Run(
                 "aws iam simulate-principal-policy --policy-source-arn \"$(aws iam get-role --role-name {role} --query Role.Arn --output text)\" --action-names ssm:GetParameter --resource-arns \"$(aws ssm get-parameter --region {region} --name {parameter} --query Parameter.ARN --output text)\" --query 'EvaluationResults[].EvalDecision'",
             ),
+        ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "iam-denied",
+        variant: "unsaid",
+        at: AT,
+        shows: &[r"(?<parameter>/m8trx/[A-Za-z0-9_./-]+) not read.*\(AccessDenied(?:Exception)?\)"],
+        general: true,
+        what: "AWS does not let the host read {parameter}",
+        or: &["it may read it, and not decrypt it (kms:Decrypt)"],
+        remedy: &[
+            Do(
+                "Which of them, and which policy: the message says it where it is whole. On the host:",
+            ),
+            Run(
+                "aws ssm get-parameter --region {region} --name {parameter} --with-decryption --query Parameter.Version",
+            ),
+            Run("aws iam get-role-policy --role-name {role} --policy-name m8trx-parameters"),
         ],
         ..Cause::NEW
     },

@@ -108,6 +108,7 @@ pub(super) const CAUSES: &[Cause] = &[
             r"timeout waiting for Tailscale service to enter a Running state",
             r"tailscale up failed: .*(?:context deadline exceeded|fetch control key)",
         ],
+        general: true,
         what: "the host waited for Tailscale's control plane in vain: it does not get through to it",
         or: &[
             "it gets through, and the control plane answers with an error (of the tailnet's policy file or address pool, or an outage)",
