@@ -185,22 +185,32 @@ pub(super) fn recognise_failure(
     let looked_at = if speaks { 1 } else { tries.len() };
     for range in &tries[..looked_at] {
         let tried = &lines[range.clone()];
-        if let Some((ready, line)) = first_error(stage, tried) {
+        // One of the same name only says more of the same.
+        let another = |ready: &Ready| own.is_none_or(|own| own.cause.name != ready.cause.name);
+        let error =
+            first_error(stage, tried, another).or_else(|| first_error(stage, tried, |_| true));
+        if let Some((ready, line)) = error {
             return ready.found(&line.text, tried.iter(), Confidence::Likely);
         }
     }
     if let Some(ready) = own {
         return ready.found(said, last.iter(), Confidence::Likely);
     }
-    let (ready, line) = first_shown(stage, &spoken(last, Speaker::Command), true)
-        .or_else(|| first_shown(SICK, &spoken(lines, Speaker::System), true))?;
+    let general = |ready: &Ready| ready.cause.general;
+    let (ready, line) = first_shown(stage, &spoken(last, Speaker::Command), general)
+        .or_else(|| first_shown(SICK, &spoken(lines, Speaker::System), general))?;
     ready.found(&line.text, last.iter(), Confidence::Likely)
 }
 
 /// The first error of a try that says what happened: one of its commands', or what befell the host itself meanwhile.
-fn first_error<'l>(stage: &str, tried: &'l [Line]) -> Option<(&'static Ready, &'l Line)> {
-    let of_commands = first_shown(stage, &spoken(tried, Speaker::Command), false);
-    let of_host = first_shown(SICK, &spoken(tried, Speaker::System), false);
+fn first_error<'l>(
+    stage: &str,
+    tried: &'l [Line],
+    counts: impl Fn(&Ready) -> bool,
+) -> Option<(&'static Ready, &'l Line)> {
+    let specific = |ready: &Ready| !ready.cause.general && counts(ready);
+    let of_commands = first_shown(stage, &spoken(tried, Speaker::Command), specific);
+    let of_host = first_shown(SICK, &spoken(tried, Speaker::System), specific);
     let (Some(of_commands), Some(of_host)) = (of_commands, of_host) else {
         return of_commands.or(of_host);
     };
@@ -247,13 +257,11 @@ pub(super) fn recognise_trouble(stage: &str, lines: &[Line], over: bool) -> Opti
 fn first_shown<'l>(
     stage: &str,
     lines: &[&'l Line],
-    general: bool,
+    counts: impl Fn(&Ready) -> bool,
 ) -> Option<(&'static Ready, &'l Line)> {
     lines.iter().find_map(|line| {
         let ready = READY.iter().find(|ready| {
-            ready.is_at(stage)
-                && ready.cause.general == general
-                && ready.captured(&line.text).is_some()
+            ready.is_at(stage) && counts(ready) && ready.captured(&line.text).is_some()
         })?;
         Some((ready, *line))
     })

@@ -151,7 +151,7 @@ pub(super) const CAUSES: &[Cause] = &[
         at: ANY,
         shows: &[
             r"curl: \(35\).*(?:reset by peer|SSL_ERROR_SYSCALL|unexpected eof|Connection was reset|Error in the pull function)",
-            r"Could not handshake: .*(?:reset|unexpected|closed|Error in the pull function)",
+            r"Could not handshake: .*(?:reset|unexpected|closed|non-properly terminated|Error in the pull function)",
             r"curl: \(28\) SSL connection timeout",
         ],
         what: "something on the way cuts encrypted connections while they begin: a firewall that filters by the name in TLS",
@@ -171,6 +171,7 @@ pub(super) const CAUSES: &[Cause] = &[
             r"curl: \((?:35|51|53|58|60|77|80|83|90|91)\)",
             r"SSL validation failed for",
             r"Certificate verification failed",
+            r"Could not handshake: ",
             r"server certificate verification failed",
             r"x509: certificate signed by unknown authority",
             r"CERTIFICATE_VERIFY_FAILED",

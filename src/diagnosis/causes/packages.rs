@@ -319,7 +319,7 @@ pub(super) const CAUSES: &[Cause] = &[
         name: "mirror-down",
         at: APT,
         shows: &[
-            r"Failed to fetch \S+\s+(?:Could not connect|Unable to connect|Connection |Cannot initiate the connection|Error reading from server|Undetermined Error|Hash Sum mismatch|File has unexpected size|Bad header|Could not handshake|Could not wait|[45]\d\d )",
+            r"Failed to fetch \S+\s+(?:Could not connect|Unable to connect|Connection |Cannot initiate the connection|Error reading from server|Undetermined Error|Hash Sum mismatch|File has unexpected size|Bad header|Could not wait|[45]\d\d )",
             r"Hash Sum mismatch",
             r"File has unexpected size \(\d+ != \d+\)",
             r"\(\d+ != \d+\)\. .*\[IP: ",
