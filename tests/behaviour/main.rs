@@ -23,6 +23,8 @@ mod rotate_brain_key;
 mod rotate_tailscale_key;
 mod sandbox_up;
 mod secrets;
+mod settled;
+mod sign_in;
 mod smoke;
 mod status;
 mod step_help;

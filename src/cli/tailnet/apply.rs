@@ -107,7 +107,7 @@ pub(super) async fn run(
             format!("{both} cannot be put in and taken out at once"),
         ));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = apply(args, &target, terminal).await;
     target.close().await;
     result
@@ -127,6 +127,9 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
     };
     let mut agreed: Option<String> = None;
     for _ in 0..MAX_ATTEMPTS {
+        terminal
+            .interrupt
+            .check("interrupted; nothing was changed")?;
         let proposal = tailnet.propose(&wish).await?;
         proposal
             .isolates()
@@ -145,6 +148,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
             agree(&diff, terminal).await?;
             agreed = Some(diff);
         }
+        terminal.interrupt.begin_run();
         if let Some(result) = put(&tailnet, &proposal).await? {
             return terminal.result(&result).map_err(stdout_failed);
         }
