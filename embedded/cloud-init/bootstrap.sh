@@ -232,7 +232,7 @@ rejoin() {
 step_heartbeat_units() {
   put_file /usr/local/sbin/$JOIN 0755 < <(
     echo $'#!/bin/bash\nset -euo pipefail'
-    declare -p customer region instance JOIN BEAT
+    declare -p customer region instance BEAT UNITS
     declare -f
     echo rejoin
   )
