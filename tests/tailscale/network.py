@@ -265,7 +265,7 @@ class Node:
         words += [f"--advertise-routes={','.join(routes)}"] if routes else []
         code, text = self.tailscale(*words)
         if code:
-            raise RuntimeError(f"{self.name} does not join: {text}")
+            raise RuntimeError(f"{self.name} does not join: {text}{self.status().get('Health')}\n{self.network.control_log()[-1500:]}")
         self.ip = self.tailscale("ip", "-4")[1].strip()
 
     def netmap(self):
