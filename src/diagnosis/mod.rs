@@ -146,6 +146,12 @@ impl fmt::Display for Diagnosis {
 }
 
 impl Diagnosis {
+    /// Whether the host itself has not said what is wrong, so that others are worth asking.
+    pub fn host_is_silent(&self) -> bool {
+        matches!(self.step.as_str(), CONSOLE | BOOT | FIRST_HEARTBEAT | LATER)
+            || self.confidence == Confidence::Unknown
+    }
+
     /// How to reach the host, where there still is one.
     pub fn how_to_reach_it(&self) -> Vec<Remedy> {
         self.with_the_host_kept(if self.has_joined() {

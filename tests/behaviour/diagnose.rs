@@ -125,7 +125,15 @@ fn a_host_whose_beats_the_brain_loses() {
     let node = format!("tailscale ssh root@acme-{id}");
     assert!(remedy.contains(&node.as_str()), "{remedy:#?}");
     let again = surroundings.m8trx(&["diagnose", id, "--output", "json"]);
-    assert_diagnosed(&again, 5, "first-heartbeat", "no-heartbeat");
+    let again = assert_diagnosed(&again, 5, "first-heartbeat", "no-heartbeat");
+    // The tailnet is asked as well.
+    let evidence = texts(&again["evidence"]).join("\n");
+    assert!(
+        evidence.contains(&format!(
+            "the tailnet is connected with its device acme-{id}"
+        )),
+        "{evidence}"
+    );
 }
 
 #[test]

@@ -165,7 +165,13 @@ pub(super) const CAUSES: &[Cause] = &[
         what: "the host has reported before, for the last time at {at}",
         remedy: &[
             Do(
-                "Each failed heartbeat says why in one line of the host's journal; one that was stopped and started may be out of the tailnet:",
+                "See whether EC2 and Session Manager still reach the host; each failed heartbeat says why in one line of the host's journal, and a host that was stopped and started may be out of the tailnet:",
+            ),
+            Run(
+                "aws ec2 describe-instance-status --instance-ids {id} --region {region} --query 'InstanceStatuses[].[SystemStatus.Status,InstanceStatus.Status,Events]'",
+            ),
+            Run(
+                "aws ssm describe-instance-information --region {region} --filters Key=InstanceIds,Values={id} --query 'InstanceInformationList[].[PingStatus,LastPingDateTime]' --output text",
             ),
             Run(
                 "journalctl -u m8trx-brain-heartbeat -n 20 --no-pager; journalctl -u m8trx-tailscale-join -b --no-pager; systemctl list-timers m8trx-brain-heartbeat.timer; sudo tailscale status",
