@@ -125,6 +125,22 @@ fn the_given_cases() {
     assert!(count("right") >= 64);
 }
 
+/// More failures in the words of the tools that met them, each below a line `== cause`, or causes where several are right.
+#[test]
+fn what_tools_say_is_understood() {
+    let path = folder().parent().unwrap().join("failures.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut wrong = Vec::new();
+    for record in text.split("== ").skip(1) {
+        let (causes, console) = record.split_once('\n').unwrap();
+        let found = cause(console.as_bytes());
+        if !causes.split('|').any(|right| right == found) {
+            wrong.push(format!("{found} instead of {causes}:\n{console}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Each line that is shown stands on the console, or says what is not there; and the line that decided is among them.
 #[test]
 fn what_is_shown_stands_on_the_console() {
