@@ -126,7 +126,10 @@ impl BootstrapLog {
             .then(|| text.split_once(" running '")?.1.split('\'').next())
             .flatten();
         let begins = (line.speaker == Speaker::System && text.starts_with("Linux version "))
-            || (text.contains("running in system mode") && text.contains("systemd "));
+            || (text.contains("running in system mode") && text.contains("systemd "))
+            // Of a journal.
+            || text.starts_with("-- Boot ")
+            || text.starts_with("-- Reboot --");
         let is_another = self.boots.last().is_some_and(|boot| {
             let restarted = line
                 .stamp

@@ -149,6 +149,9 @@ impl Line {
 
 /// The console's lines, oldest first. A report of failure that a line of the kernel has cut in two is whole again.
 pub fn lines(console: &[u8]) -> Vec<Line> {
+    if let Some(output) = output_of_aws(console) {
+        return lines(output.as_bytes());
+    }
     let mut lines: Vec<Line> = Vec::new();
     for text in console_lines(console) {
         let mut rest = text.as_str();
@@ -167,6 +170,21 @@ pub fn lines(console: &[u8]) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// The console within what `aws ec2 get-console-output` prints as JSON.
+fn output_of_aws(console: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        output: String,
+    }
+    let begins = console.iter().find(|byte| !byte.is_ascii_whitespace());
+    if begins != Some(&b'{') {
+        return None;
+    }
+    let answer: Answer = serde_json::from_slice(console).ok()?;
+    Some(answer.output)
 }
 
 /// The report of failure that this piece of a line belongs to: the last line but for those of the system between.
@@ -376,6 +394,14 @@ mod tests {
             assert_eq!(lines[0].text, whole);
             assert_eq!(lines[1].text, "IPv6: link");
         }
+    }
+
+    #[test]
+    fn what_aws_prints_as_json_is_read_too() {
+        let answer =
+            r#"{"InstanceId": "i-0abc", "Output": "[ 1.0] one\r\n[ 2.0] cloud-init[5]: two\r\n"}"#;
+        let texts: Vec<String> = lines(answer.as_bytes()).iter().map(Line::shown).collect();
+        assert_eq!(texts, ["one", "two"]);
     }
 
     #[test]

@@ -119,9 +119,10 @@ fn of_failure(failure: &BootstrapFailure, log: &BootstrapLog, words: &Words) -> 
     };
     let mut diagnosis = words.diagnosis(&failure.name, found, &what, tail(&log.lines));
     // What its reason decided is shown as the line that holds it.
+    let reason = shortened(failure.reason.as_deref().unwrap_or_default());
     diagnosis
         .evidence
-        .retain(|line| !failure.line_of_console.contains(line.trim()));
+        .retain(|line| *line != reason && !failure.line_of_console.contains(line.trim()));
     diagnosis.evidence.push(failure.line_of_console.clone());
     diagnosis.reports = (log.first_heartbeat || log.reported_before).then_some(true);
     diagnosis

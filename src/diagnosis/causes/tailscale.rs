@@ -103,6 +103,25 @@ pub(super) const CAUSES: &[Cause] = &[
     },
     Cause {
         name: "tailscale-timeout",
+        variant: "no-way",
+        at: AT,
+        shows: &[
+            r"(?:fetch control key|register request): .*dial tcp [0-9\[].*(?<error>no route to host|connection refused|network is unreachable|i/o timeout|timed out)",
+        ],
+        what: "the host does not get through to Tailscale's control plane ({error}), though it has got this far",
+        remedy: &[
+            Do(
+                "Let it out to controlplane.tailscale.com and log.tailscale.com on TCP 443, without inspection of TLS (and UDP 41641 and 3478). On the host, what it meets:",
+            ),
+            Run(
+                "curl -sv -m 10 -o /dev/null https://controlplane.tailscale.com/key?v=100 2>&1 | grep -E 'Trying|Connected|refused|route|HTTP'; journalctl -u tailscaled -n 20 --no-pager",
+            ),
+            Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+        ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscale-timeout",
         at: AT,
         shows: &[
             r"timeout waiting for Tailscale service to enter a Running state",

@@ -76,6 +76,7 @@ pub(super) const CAUSES: &[Cause] = &[
         at: &[TAILSCALE, TAILNET],
         shows: &[
             r"invalid key: API key does not exist",
+            r"invalid pre auth key",
             r"[Aa]uth ?[Kk]ey (?:not found|does not exist|revoked)",
             r"^the tailnet has no auth key \S+$",
             r"^the auth key \S+ was revoked$",
