@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod customer;
 pub mod diagnosis;
+pub mod home;
 mod http_client;
 pub mod inventory;
 pub mod offboarding;
