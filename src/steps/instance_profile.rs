@@ -10,6 +10,7 @@ use crate::aws::iam::InstanceProfile as Profile;
 use crate::customer::CUSTOMER_TAG_KEY;
 use crate::home;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 
 /// How often a role that IAM does not see yet is tried again, a second apart.
 const ROLE_RETRIES: usize = 15;
@@ -47,11 +48,11 @@ impl InstanceProfile {
 #[async_trait]
 impl Step for InstanceProfile {
     fn name(&self) -> &'static str {
-        "instance-profile"
+        Resource::InstanceProfile.name()
     }
 
     fn after(&self) -> &'static [&'static str] {
-        &["iam-role"]
+        Resource::InstanceProfile.after()
     }
 
     fn describe(&self) -> String {
