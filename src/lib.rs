@@ -12,6 +12,7 @@ pub mod config;
 pub mod console_text;
 pub mod customer;
 pub mod diagnosis;
+pub mod home;
 mod http_client;
 pub mod inventory;
 pub mod offboarding;
