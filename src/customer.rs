@@ -11,6 +11,9 @@ pub const MAX_CUSTOMER_ID_LENGTH: usize = 64;
 /// The EC2 and IAM tag key that names the customer.
 pub const CUSTOMER_TAG_KEY: &str = "Customer";
 
+/// The inline policy of a customer's role.
+pub const POLICY_NAME: &str = "m8trx-parameters";
+
 /// The fleet-wide parameter that holds the brain's URL.
 pub const BRAIN_URL_PARAMETER: &str = "/m8trx/brain-url";
 
