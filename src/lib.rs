@@ -23,3 +23,4 @@ pub mod status;
 pub mod steps;
 pub mod tailnet;
 pub mod terminal;
+pub mod wait;

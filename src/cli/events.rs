@@ -153,6 +153,7 @@ impl Source {
                 Feed {
                     cut_off: feeds.iter().any(|feed| feed.cut_off),
                     events: feeds.into_iter().flat_map(|feed| feed.events).collect(),
+                    ..Feed::default()
                 }
             }
         };
@@ -325,7 +326,7 @@ mod tests {
         });
         Feed {
             events: events.collect(),
-            cut_off: false,
+            ..Feed::default()
         }
     }
 
