@@ -35,7 +35,7 @@ on_exit() {
   exit "$status"
 }
 
-# put_file PATH MODE: standard input becomes the file, whole or not at all.
+# put_file PATH MODE: whole or not at all.
 put_file() {
   { mkdir -p "${1%/*}" && (umask 077 && cat >"$1.new") && chmod "$2" "$1.new" && mv -f "$1.new" "$1"; } && return
   rm -f "$1.new"
@@ -70,7 +70,7 @@ apt_install() {
   done
 }
 
-# imds PATH OPTION…: sets REPLY to the answer, to its last byte, or to what went wrong.
+# imds PATH OPTION…: sets REPLY to the answer, to its last byte, or the error.
 imds() {
   REPLY=$(curl -qfsS --noproxy '*' --connect-timeout 2 --max-time 5 -H @- "${@:2}" "http://169.254.169.254/latest/$1" \
     2>&1 <<<"$header" && echo x) && REPLY=${REPLY%x}
@@ -115,13 +115,13 @@ install_aws_cli() {
 }
 
 step_packages() {
-  # For Tailscale's install script, which neither waits for the lock nor retries.
+  # For Tailscale's install script.
   put_file /etc/apt/apt.conf.d/90m8trx 0644 <<<$'DPkg::Lock::Timeout "300";\nAcquire::Retries "3";'
-  # Its recommendations are thirty packages of fonts and image formats.
+  # Its recommendations are thirty packages.
   has aws || apt_install --no-install-recommends awscli || install_aws_cli
 }
 
-# parameter NAME PATTERN FORM: sets REPLY to its value. Tries for two minutes, since IAM is eventually consistent.
+# parameter NAME PATTERN FORM: sets REPLY. IAM is eventually consistent.
 parameter() {
   local lines pause=2 end=$((SECONDS + 120)) error
   until (umask 077 && timeout 40 aws ssm get-parameter --region "$region" --name "$1" --with-decryption \
@@ -162,7 +162,6 @@ step_tailscale() {
   local try=0 script=$tmp/install.sh
   if ! has tailscale; then
     fetch https://tailscale.com/install.sh "$script" 'Tailscale install script'
-    # It is one function, so no part of it is a valid script.
     if [[ $(head -c 2 "$script") != '#!' ]] || ! sh -n "$script"; then fail 'Tailscale install script not whole'; fi
     until sh "$script" && has tailscale; do
       ((++try < 3)) || fail 'Tailscale install script failed'
@@ -236,14 +235,14 @@ WantedBy=multi-user.target'
 heartbeat_files() {
 cat > "$tmp/sh" <<'HEARTBEAT_SH'
 #!/bin/bash
-# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes besides, looks whether SSM holds another
-# URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
+# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes, looks for another URL or key in SSM,
+# and keeps what the brain takes.
 set -euo pipefail
 export LC_ALL=C
 umask 077
 DIR=/etc/m8trx
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
-# Nothing that a shell expands: others source brain.env.
+# Others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
 error='' verdict='no heartbeat' status=1
 
@@ -258,8 +257,8 @@ setting() { sed -n "s/^$1=//p" $DIR/*.env | tail -n 1; }
 event() {
   cat <<JSON
 {"event_type":"heartbeat","ts":"$(date -u +%FT%T.%3NZ)","payload":{"hostname":"${HOSTNAME//[^[:alnum:]._-]/}",\
-"instance_id":"$(setting INSTANCE_ID)","uptime_s":$(cut -d. -f1 /proc/uptime),"key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
-"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)","agent":"m8trx-brain-heartbeat/3"}}
+"instance_id":"$(setting INSTANCE_ID)","key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
+"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)"}}
 JSON
 }
 
@@ -362,9 +361,6 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictSUIDSGID=yes
 HEARTBEAT_SERVICE
 cat > "$tmp/timer" <<'HEARTBEAT_TIMER'
-[Unit]
-Description=Heartbeat to the m8trx brain
-
 [Timer]
 OnBootSec=5s
 OnUnitActiveSec=5min

@@ -215,15 +215,21 @@ impl Heartbeats {
         self.iter().find(|beat| self.is_ahead(beat))
     }
 
+    /// [`Self::ahead`] in a few words.
+    pub fn ahead_in_words(&self) -> Option<String> {
+        let beat = self.ahead()?;
+        Some(format!(
+            "a heartbeat of {} with the time {} proves nothing: that is ahead of the brain's clock, {:.0}",
+            beat.sender(),
+            beat.ts,
+            self.now
+        ))
+    }
+
     /// What there is instead of a heartbeat of this host, in a few words: what is easily taken for one.
     pub fn instead_of(&self, host: Host<'_>) -> Option<String> {
-        if let Some(beat) = self.ahead() {
-            return Some(format!(
-                "a heartbeat of {} with the time {} proves nothing: that is ahead of the brain's clock, {:.0}",
-                beat.sender(),
-                beat.ts,
-                self.now
-            ));
+        if let Some(words) = self.ahead_in_words() {
+            return Some(words);
         }
         let beat = self.of_others(&[host])?;
         Some(format!(

@@ -124,7 +124,7 @@ impl FirstHeartbeat {
         let launched = host.launched.unwrap_or(Timestamp::UNIX_EPOCH);
         match self.heartbeats(host, key, launched).await {
             Ok(all) => match all.of(host.into()) {
-                Some(last) => (Heard::Stopped(last.ts), None),
+                Some(last) => (Heard::Stopped(last.ts), all.ahead_in_words()),
                 None => (Heard::Never, all.instead_of(host.into())),
             },
             // It has just been asked for newer ones, and answered.
@@ -303,6 +303,8 @@ impl Step for FirstHeartbeat {
             Ok(all) => all,
             // The key's own step reports a refused key, and replaces it.
             Err(BrainError::Refused { .. }) => return Ok(missing()),
+            // It has just answered: it may be away for a moment, which the wait outlasts.
+            Err(e) if e.is_passing() => return Ok(missing()),
             Err(e) => return Err(e.into()),
         };
         let Some(beat) = all.of(host.into()) else {
