@@ -2,12 +2,12 @@
 # User-data of a customer host: joins the tailnet, reads the brain's URL and key from SSM, starts the heartbeat.
 # Holds no secret, prints none. Safe to run again.
 set -Eeuo pipefail
-export LC_ALL=C HOME="${HOME:-/root}"
+export LC_ALL=C HOME="${HOME:-/root}" DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 DIR=/etc/m8trx
 UNITS=/etc/systemd/system
 BEAT=m8trx-brain-heartbeat
 JOIN=m8trx-tailscale-join
-line=0 reason='' apt_error='' tmp='' tee_pid='' scripts=''
+line=0 reason='' tmp='' tee_pid=''
 
 log() { echo "m8trx-bootstrap: $1"; }
 fail() { reason=$1 line=${BASH_LINENO[0]}; exit 1; }
@@ -27,7 +27,7 @@ on_exit() {
     log "FAILED $label line=$line exit=$status reason=${reason//[[:cntrl:]]/ }"
     state "failed $label"
   fi
-  # Lets tee finish, unless a daemon holds the pipe.
+  # Lets tee finish.
   exec >/dev/null 2>&1
   timeout 2 tail -s 0.1 --pid="$tee_pid" -f /dev/null
   # After one that is under way.
@@ -42,7 +42,6 @@ put_file() {
   fail "$1 could not be written"
 }
 
-# fetch URL FILE WHAT
 fetch() {
   curl -qfsSL --proto '=https' --connect-timeout 10 --max-time 300 --retry 4 --retry-all-errors -o "$2" "$1" 2>"$tmp/error" ||
     fail "$3 not downloaded: $(one_line "$tmp/error")"
@@ -102,7 +101,7 @@ step_identity() {
   log "$customer, $instance, $region"
 }
 
-# For Ubuntu 24.04, whose snap cannot run in a hardened service.
+# For Ubuntu 24.04, which has only a snap.
 install_aws_cli() {
   local dir=/usr/local/src/aws-cli
   log 'no awscli in the archive: taking it from awscli.amazonaws.com'
@@ -117,7 +116,7 @@ install_aws_cli() {
 step_packages() {
   # For Tailscale's install script.
   put_file /etc/apt/apt.conf.d/90m8trx 0644 <<<$'DPkg::Lock::Timeout "300";\nAcquire::Retries "3";'
-  # Its recommendations are thirty packages.
+  # Not its thirty recommendations.
   has aws || apt_install --no-install-recommends awscli || install_aws_cli
 }
 
@@ -190,7 +189,8 @@ FIRST_URL=$url
 TAILNET=$(tailnet MagicDNSSuffix)
 SCRIPTS=$scripts
 BOOTSTRAP=running $label"
-  put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url"$'\n'"BRAIN_API_KEY=$key"
+  put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url
+BRAIN_API_KEY=$key"
 }
 
 # An ephemeral node is removed while its host is stopped.
@@ -358,7 +358,6 @@ ProtectControlGroups=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictSUIDSGID=yes
 HEARTBEAT_SERVICE
 cat > "$tmp/timer" <<'HEARTBEAT_TIMER'
 [Timer]
@@ -394,7 +393,6 @@ main() {
   trap on_exit EXIT
   trap 'exit 143' TERM
   umask 022
-  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
   exec > >(trap '' TERM; exec tee -a /var/log/m8trx-bootstrap.log) 2>&1
   tee_pid=$!
   scripts=$(sha256sum 2>/dev/null "$0" | cut -c 1-12) || :

@@ -13,7 +13,7 @@ use crate::brain::{BrainError, Heartbeat};
 use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::steps::Context;
-use crate::steps::first_heartbeat::FirstHeartbeat;
+use crate::steps::first_heartbeat::{FirstHeartbeat, in_words};
 use crate::wait::Wait;
 
 /// How often EC2 and the brain are asked again.
@@ -100,6 +100,7 @@ impl Step for BootstrapComplete {
         let heartbeat = FirstHeartbeat(Arc::clone(context));
         let mut wait = Wait::new(run, context.timeout);
         let mut asked = 0;
+        let mut in_vain = false;
         loop {
             // What the heartbeat says counts too: EC2 may not show the console, or show it late.
             let state = match self.heartbeat_of(&heartbeat).await {
@@ -108,7 +109,11 @@ impl Step for BootstrapComplete {
             };
             match context.aws.console_output(host).await {
                 Ok(console) => self.findings.keep_console(console),
-                Err(error) => wait.progress(format!("the console cannot be read: {error}")),
+                Err(error) if !in_vain => {
+                    in_vain = true;
+                    wait.progress(format!("the console cannot be read: {}", in_words(&error)));
+                }
+                Err(_) => {}
             }
             let console = self.findings.console();
             let situation = heartbeat.situation(host, None, whole_lines(&console));

@@ -148,6 +148,7 @@ impl FirstHeartbeat {
         let mut booting = is_first && context.found.launched.get().is_some();
         let mut accepted: Option<Instant> = None;
         let mut silent: Option<Instant> = None;
+        let mut in_vain = false;
         wait.progress(format!("{} is {state}", host.id));
         loop {
             if brain_pace.is_due()
@@ -176,10 +177,15 @@ impl FirstHeartbeat {
                         wait.progress(format!("{} {}", host.id, standing.tell(&state)));
                     }
                     // The heartbeat is the proof, and EC2 only helps to see sooner what is wrong.
-                    Err(error) => wait.progress(format!(
-                        "{} cannot be looked at ({error}); its heartbeat is still waited for",
-                        host.id
-                    )),
+                    Err(error) if !in_vain => {
+                        in_vain = true;
+                        wait.progress(format!(
+                            "{} cannot be looked at, and its heartbeat is still waited for: {}",
+                            host.id,
+                            in_words(&error)
+                        ));
+                    }
+                    Err(_) => {}
                 }
             }
             booting |= is_first && standing.log.step.is_some() && !standing.has_reported();
@@ -227,6 +233,14 @@ impl FirstHeartbeat {
             return Ok(None);
         }
         Ok(Some((now, aws.console_output(id).await?)))
+    }
+}
+
+/// What AWS refused, and what would help.
+pub(crate) fn in_words(error: &AwsError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
     }
 }
 

@@ -201,6 +201,9 @@ fn flaky(brain: &str) -> (String, Arc<AtomicUsize>) {
                 let Ok(mut onward) = TcpStream::connect(&target) else {
                     return;
                 };
+                // One request a connection, so that each is looked at.
+                head.truncate(head.len() - 2);
+                head.extend_from_slice(b"Connection: close\r\n\r\n");
                 let _ = onward.write_all(&head);
                 let (mut from, mut to) =
                     (connection.try_clone().unwrap(), onward.try_clone().unwrap());
