@@ -17,6 +17,7 @@ use crate::brain::heartbeat::Bootstrap;
 use crate::brain::{BrainError, Heartbeat, Heartbeats};
 use crate::diagnosis::{self, Diagnosis, Heard, Situation, Verdict, judge};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::wait::{Pace, Wait};
 
@@ -279,11 +280,11 @@ impl Standing {
 #[async_trait]
 impl Step for FirstHeartbeat {
     fn name(&self) -> &'static str {
-        "first-heartbeat"
+        Resource::FirstHeartbeat.name()
     }
 
     fn after(&self) -> &'static [&'static str] {
-        &["host"]
+        Resource::FirstHeartbeat.after()
     }
 
     fn describe(&self) -> String {
