@@ -335,6 +335,18 @@ pub fn get(url: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Waits until a customer's host has said that its bootstrap is complete: the last thing it sends by itself for minutes.
+pub fn until_complete(surroundings: &Surroundings, customer: &str) {
+    for _ in 0..200 {
+        let status = surroundings.m8trx(&["status", customer, "--output", "json"]);
+        let status = status.assert_code(0).json();
+        if status["customers"][0]["heartbeat"]["bootstrap"]["state"] == "complete" {
+            return;
+        }
+    }
+    panic!("the bootstrap of {customer} does not come to its end");
+}
+
 /// Sends a heartbeat of a customer to the brain, as a plain script on one of its hosts would.
 pub fn beat(surroundings: &Surroundings, brain: &str, customer: &str, hostname: &str) {
     let now = jiff::Timestamp::now().to_string();
