@@ -10,6 +10,7 @@ mod drill;
 mod events;
 mod fleet;
 mod heartbeats;
+mod home;
 mod iam;
 mod interrupted;
 mod launch_and_wait;

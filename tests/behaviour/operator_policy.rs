@@ -41,6 +41,9 @@ const DONE_WITHOUT: [(&str, &str); 9] = [
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
     ("status", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet policy", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet apply", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet doctor", "iam:GetAccountAuthorizationDetails"),
     ("diagnose", "ssm:GetParameter"),
     ("tailnet devices", "ssm:GetParameter"),
 ];
