@@ -29,3 +29,4 @@ pub mod tags;
 pub mod tailnet;
 pub mod terminal;
 pub mod text;
+pub mod wait;

@@ -2,12 +2,12 @@
 # User-data of a customer host: joins the tailnet, reads the brain's URL and key from SSM, starts the heartbeat.
 # Holds no secret, prints none. Safe to run again.
 set -Eeuo pipefail
-export LC_ALL=C HOME="${HOME:-/root}"
+export LC_ALL=C HOME="${HOME:-/root}" DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 DIR=/etc/m8trx
 UNITS=/etc/systemd/system
 BEAT=m8trx-brain-heartbeat
 JOIN=m8trx-tailscale-join
-line=0 reason='' apt_error='' tmp='' tee_pid='' scripts=''
+line=0 reason='' tmp='' tee_pid=''
 
 log() { echo "m8trx-bootstrap: $1"; }
 fail() { reason=$1 line=${BASH_LINENO[0]}; exit 1; }
@@ -27,7 +27,7 @@ on_exit() {
     log "FAILED $label line=$line exit=$status reason=${reason//[[:cntrl:]]/ }"
     state "failed $label"
   fi
-  # Lets tee finish, unless a daemon holds the pipe.
+  # Lets tee finish.
   exec >/dev/null 2>&1
   timeout 2 tail -s 0.1 --pid="$tee_pid" -f /dev/null
   # After one that is under way.
@@ -35,14 +35,13 @@ on_exit() {
   exit "$status"
 }
 
-# put_file PATH MODE: standard input becomes the file, whole or not at all.
+# put_file PATH MODE: whole or not at all.
 put_file() {
   { mkdir -p "${1%/*}" && (umask 077 && cat >"$1.new") && chmod "$2" "$1.new" && mv -f "$1.new" "$1"; } && return
   rm -f "$1.new"
   fail "$1 could not be written"
 }
 
-# fetch URL FILE WHAT
 fetch() {
   curl -qfsSL --proto '=https' --connect-timeout 10 --max-time 300 --retry 4 --retry-all-errors -o "$2" "$1" 2>"$tmp/error" ||
     fail "$3 not downloaded: $(one_line "$tmp/error")"
@@ -70,7 +69,7 @@ apt_install() {
   done
 }
 
-# imds PATH OPTION…: sets REPLY to the answer, to its last byte, or to what went wrong.
+# imds PATH OPTION…: sets REPLY to the answer, to its last byte, or the error.
 imds() {
   REPLY=$(curl -qfsS --noproxy '*' --connect-timeout 2 --max-time 5 -H @- "${@:2}" "http://169.254.169.254/latest/$1" \
     2>&1 <<<"$header" && echo x) && REPLY=${REPLY%x}
@@ -102,7 +101,7 @@ step_identity() {
   log "$customer, $instance, $region"
 }
 
-# For Ubuntu 24.04, whose snap cannot run in a hardened service.
+# For Ubuntu 24.04, which has only a snap.
 install_aws_cli() {
   local dir=/usr/local/src/aws-cli
   log 'no awscli in the archive: taking it from awscli.amazonaws.com'
@@ -115,13 +114,13 @@ install_aws_cli() {
 }
 
 step_packages() {
-  # For Tailscale's install script, which neither waits for the lock nor retries.
+  # For Tailscale's install script.
   put_file /etc/apt/apt.conf.d/90m8trx 0644 <<<$'DPkg::Lock::Timeout "300";\nAcquire::Retries "3";'
-  # Its recommendations are thirty packages of fonts and image formats.
+  # Not its thirty recommendations.
   has aws || apt_install --no-install-recommends awscli || install_aws_cli
 }
 
-# parameter NAME PATTERN FORM: sets REPLY to its value. Tries for two minutes, since IAM is eventually consistent.
+# parameter NAME PATTERN FORM: sets REPLY. IAM is eventually consistent.
 parameter() {
   local lines pause=2 end=$((SECONDS + 120)) error
   until (umask 077 && timeout 40 aws ssm get-parameter --region "$region" --name "$1" --with-decryption \
@@ -178,7 +177,6 @@ step_tailscale() {
   local try=0 script=$tmp/install.sh
   if ! has tailscale; then
     fetch https://tailscale.com/install.sh "$script" 'Tailscale install script'
-    # It is one function, so no part of it is a valid script.
     if [[ $(head -c 2 "$script") != '#!' ]] || ! sh -n "$script"; then fail 'Tailscale install script not whole'; fi
     until sh "$script" && has tailscale; do
       ((++try < 3)) || fail 'Tailscale install script failed'
@@ -207,7 +205,8 @@ FIRST_URL=$url
 TAILNET=$(tailnet MagicDNSSuffix)
 SCRIPTS=$scripts
 BOOTSTRAP=running $label"
-  put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url"$'\n'"BRAIN_API_KEY=$key"
+  put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url
+BRAIN_API_KEY=$key"
 }
 
 # An ephemeral node is removed while its host is away: join when logged out, or when the control server answers and yet holds
@@ -255,14 +254,14 @@ WantedBy=multi-user.target'
 heartbeat_files() {
 cat > "$tmp/sh" <<'HEARTBEAT_SH'
 #!/bin/bash
-# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes besides, looks whether SSM holds another
-# URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
+# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes, looks for another URL or key in SSM,
+# and keeps what the brain takes.
 set -euo pipefail
 export LC_ALL=C
 umask 077
 DIR=/etc/m8trx
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
-# Nothing that a shell expands: others source brain.env.
+# Others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
 error='' verdict='no heartbeat' status=1
 
@@ -277,8 +276,8 @@ setting() { sed -n "s/^$1=//p" $DIR/*.env | tail -n 1; }
 event() {
   cat <<JSON
 {"event_type":"heartbeat","ts":"$(date -u +%FT%T.%3NZ)","payload":{"hostname":"${HOSTNAME//[^[:alnum:]._-]/}",\
-"instance_id":"$(setting INSTANCE_ID)","uptime_s":$(cut -d. -f1 /proc/uptime),"key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
-"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)","agent":"m8trx-brain-heartbeat/3"}}
+"instance_id":"$(setting INSTANCE_ID)","key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
+"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)"}}
 JSON
 }
 
@@ -378,12 +377,8 @@ ProtectControlGroups=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictSUIDSGID=yes
 HEARTBEAT_SERVICE
 cat > "$tmp/timer" <<'HEARTBEAT_TIMER'
-[Unit]
-Description=Heartbeat to the m8trx brain
-
 [Timer]
 OnBootSec=5s
 OnUnitActiveSec=5min
@@ -417,7 +412,6 @@ main() {
   trap on_exit EXIT
   trap 'exit 143' TERM
   umask 022
-  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
   exec > >(trap '' TERM; exec tee -a /var/log/m8trx-bootstrap.log) 2>&1
   tee_pid=$!
   scripts=$(sha256sum 2>/dev/null "$0" | cut -c 1-12) || :

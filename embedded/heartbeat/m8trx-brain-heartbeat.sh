@@ -1,12 +1,12 @@
 #!/bin/bash
-# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes besides, looks whether SSM holds another
-# URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
+# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes, looks for another URL or key in SSM,
+# and keeps what the brain takes.
 set -euo pipefail
 export LC_ALL=C
 umask 077
 DIR=/etc/m8trx
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
-# Nothing that a shell expands: others source brain.env.
+# Others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
 error='' verdict='no heartbeat' status=1
 
@@ -21,8 +21,8 @@ setting() { sed -n "s/^$1=//p" $DIR/*.env | tail -n 1; }
 event() {
   cat <<JSON
 {"event_type":"heartbeat","ts":"$(date -u +%FT%T.%3NZ)","payload":{"hostname":"${HOSTNAME//[^[:alnum:]._-]/}",\
-"instance_id":"$(setting INSTANCE_ID)","uptime_s":$(cut -d. -f1 /proc/uptime),"key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
-"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)","agent":"m8trx-brain-heartbeat/3"}}
+"instance_id":"$(setting INSTANCE_ID)","key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
+"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)"}}
 JSON
 }
 

@@ -49,12 +49,6 @@ impl Instance {
     }
 }
 
-/// Whether two names are of one host: first labels, since a host may or may not add its domain.
-pub fn same_host(one: &str, other: &str) -> bool {
-    let label = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
-    !label(one).is_empty() && label(one) == label(other)
-}
-
 /// A machine image.
 #[derive(Debug, Clone)]
 pub struct Image {

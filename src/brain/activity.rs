@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::BrainError;
 use super::client::Brain;
 use super::database::{Database, column, system_time};
 use super::events::{SESSION_END, SESSION_START, SessionEnd, TOOL_CALL, session_end};
-use super::{BrainError, Heartbeat};
+use super::heartbeat::{Bootstrap, Heartbeat, Heartbeats, Host, SKEW};
 use crate::customer::CustomerId;
 use crate::secret::BrainKey;
 
@@ -20,8 +21,8 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// What a customer's hosts did lately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Activity {
-    /// The last heartbeat, however old.
-    pub heartbeat: Option<Heartbeat>,
+    /// The last heartbeat of each of its hosts, however old, and what may be taken for one.
+    pub heartbeats: Heartbeats,
     /// The last hour, or why it is not known.
     pub hour: Result<Hour, String>,
 }
@@ -60,10 +61,11 @@ impl Brain {
         &self,
         customer: &CustomerId,
         key: &BrainKey,
+        hosts: &[Host<'_>],
         now: Timestamp,
     ) -> Result<Activity, BrainError> {
-        let heartbeat = self
-            .latest_heartbeat(customer, key, Timestamp::UNIX_EPOCH)
+        let heartbeats = self
+            .heartbeats(customer, key, hosts, Timestamp::UNIX_EPOCH)
             .await?;
         let since = before(now, HOUR);
         let feed = |event_type| self.events(customer, key, event_type, since, MOST_COUNTED);
@@ -85,35 +87,47 @@ impl Brain {
             // The heartbeat is the news; a brain that cannot count the rest does not make the host silent.
             Err(error) => Err(error.to_string()),
         };
-        Ok(Activity { heartbeat, hour })
+        Ok(Activity { heartbeats, hour })
     }
 }
 
-/// The last hour of all customers in one pass, then the last heartbeat of those that had none in it, which are few: by the
-/// index that the lookup of a single customer needs as well.
+/// The last hour of all customers in one pass, with the newest heartbeat of each sender; then the last older heartbeat of those that
+/// had none in it, which are few: by the index that the lookup of a single customer needs as well. What is ahead of the
+/// database's clock counts for nothing, and the newest of it is in the answer to be named.
 const QUERY: &str = "\
 with recent as (
   select customer_id, event_type,
          case when event_type = 'session.end' then left(payload->>'status', 64) end as status,
          case when event_type = 'session.end' then left(payload->>'exit_code', 32) end as exit_code,
+         case when event_type = 'heartbeat' then left(payload->>'instance_id', 64) end as instance_id,
+         case when event_type = 'heartbeat' then left(payload->>'hostname', 256) end as hostname,
          count(*) as events, max(ts) as last,
          case when event_type = 'heartbeat'
-              then (array_agg(left(payload->>'hostname', 256) order by ts desc))[1] end as hostname
+              then (array_agg(left(payload->>'bootstrap', 128) order by ts desc))[1] end as bootstrap,
+         case when event_type = 'heartbeat'
+              then (array_agg(left(payload->>'scripts', 64) order by ts desc))[1] end as scripts
   from events
   where customer_id = any($1) and event_type in ('heartbeat', 'session.start', 'session.end', 'tool_call')
-    and ts >= $2 and ts < 'infinity'
-  group by 1, 2, 3, 4
+    and ts >= $2 and ts <= now() + make_interval(secs => $3)
+  group by 1, 2, 3, 4, 5, 6
+), other as (
+  select wanted.id, one.* from (select unnest($1::text[]) as id) wanted
+  cross join lateral (
+    (select ts, payload from events
+     where customer_id = wanted.id and event_type = 'heartbeat' and ts < $2
+       and not exists (select from recent where recent.customer_id = wanted.id and recent.event_type = 'heartbeat')
+     order by ts desc limit 1)
+    union all
+    (select ts, payload from events
+     where customer_id = wanted.id and event_type = 'heartbeat' and ts > now() + make_interval(secs => $3) and ts < 'infinity'
+     order by ts desc limit 1)
+  ) one
 )
-select customer_id, event_type, status, exit_code, events, last, coalesce(hostname, '') from recent
+select customer_id, event_type, status, exit_code, events, last, instance_id, hostname, bootstrap, scripts, now() from recent
 union all
-select wanted.id, 'heartbeat', null, null, 1, older.ts, coalesce(left(older.hostname, 256), '')
-from (select unnest($1::text[]) as id) wanted
-cross join lateral (
-  select ts, payload->>'hostname' as hostname from events
-  where customer_id = wanted.id and event_type = 'heartbeat' and ts < $2
-  order by ts desc limit 1
-) older
-where not exists (select from recent where recent.customer_id = wanted.id and recent.event_type = 'heartbeat')";
+select id, 'heartbeat', null, null, 1, ts, left(payload->>'instance_id', 64), left(payload->>'hostname', 256),
+       left(payload->>'bootstrap', 128), left(payload->>'scripts', 64), now()
+from other";
 
 impl Database {
     /// What these customers' hosts did lately, in one query. A customer without any event is there too.
@@ -124,13 +138,15 @@ impl Database {
     ) -> Result<HashMap<CustomerId, Activity>, BrainError> {
         let ids: Vec<&str> = customers.iter().map(|id| id.as_str()).collect();
         let hour = system_time(before(now, HOUR))?;
-        let mut found: HashMap<&str, (CustomerId, Option<Heartbeat>, Hour)> = customers
+        let ahead = SKEW.as_secs() as f64;
+        let mut found: HashMap<&str, (CustomerId, Vec<Heartbeat>, Hour)> = customers
             .iter()
-            .map(|id| (id.as_str(), ((*id).clone(), None, Hour::default())))
+            .map(|id| (id.as_str(), ((*id).clone(), Vec::new(), Hour::default())))
             .collect();
-        for row in self.query(QUERY, &[&ids, &hour]).await? {
+        let mut clock = now;
+        for row in self.query(QUERY, &[&ids, &hour, &ahead]).await? {
             let id: &str = column(&row, 0)?;
-            let Some((_, heartbeat, hour)) = found.get_mut(id) else {
+            let Some((_, heartbeats, hour)) = found.get_mut(id) else {
                 continue;
             };
             let event_type: &str = column(&row, 1)?;
@@ -144,19 +160,29 @@ impl Database {
                 TOOL_CALL => hour.tool_calls += count,
                 _ => {
                     let last: SystemTime = column(&row, 5)?;
-                    *heartbeat = Some(Heartbeat {
-                        hostname: column(&row, 6)?,
+                    let at: SystemTime = column(&row, 10)?;
+                    clock = Timestamp::try_from(at).unwrap_or(clock);
+                    let text = |index| -> Result<Option<String>, BrainError> {
+                        let text: Option<String> = column(&row, index)?;
+                        Ok(text.filter(|text| !text.is_empty()))
+                    };
+                    heartbeats.push(Heartbeat {
+                        instance_id: text(6)?,
+                        hostname: text(7)?.unwrap_or_default(),
                         // A time before year -9999 is none that a host could have had.
                         ts: Timestamp::try_from(last).unwrap_or(Timestamp::UNIX_EPOCH),
+                        bootstrap: text(8)?.and_then(|text| Bootstrap::parse(&text)),
+                        scripts: text(9)?,
+                        key: None,
                     });
                 }
             }
         }
         Ok(found
             .into_values()
-            .map(|(id, heartbeat, hour)| {
-                let hour = Ok(hour);
-                (id, Activity { heartbeat, hour })
+            .map(|(id, heartbeats, hour)| {
+                let (heartbeats, hour) = (Heartbeats::new(heartbeats, clock), Ok(hour));
+                (id, Activity { heartbeats, hour })
             })
             .collect())
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
-use super::{BrainError, BrainUrl, Heartbeat, ToolCall};
+use super::{BrainError, BrainUrl};
 use crate::customer::CustomerId;
 use crate::http_client;
 use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
@@ -46,26 +46,6 @@ pub struct MintedKey {
     pub key: BrainKey,
     /// What the brain calls it, where it says; to revoke it by.
     pub id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Events {
-    events: Vec<EventRecord>,
-}
-
-#[derive(Deserialize)]
-struct EventRecord {
-    customer_id: String,
-    ts: Timestamp,
-    #[serde(default)]
-    payload: serde_json::Value,
-}
-
-impl EventRecord {
-    fn text(&self, field: &str) -> String {
-        let value = self.payload.get(field).and_then(|value| value.as_str());
-        value.unwrap_or_default().to_owned()
-    }
 }
 
 /// How long the brain is given to answer.
@@ -188,72 +168,6 @@ impl Brain {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(KeyCheck::CannotBeAsked),
             _ => Err(self.status_error("GET /v1/events", answer).await),
         }
-    }
-
-    /// The customer's newest heartbeat at or after `since`, asked with the customer's own key.
-    pub async fn latest_heartbeat(
-        &self,
-        customer: &CustomerId,
-        key: &BrainKey,
-        since: Timestamp,
-    ) -> Result<Option<Heartbeat>, BrainError> {
-        let event = self.latest("heartbeat", customer, key, since).await?;
-        Ok(event.map(|event| Heartbeat {
-            hostname: event.text("hostname"),
-            ts: event.ts,
-        }))
-    }
-
-    /// The customer's newest call of a tool at or after `since`, asked with the customer's own key.
-    pub async fn latest_tool_call(
-        &self,
-        customer: &CustomerId,
-        key: &BrainKey,
-        since: Timestamp,
-    ) -> Result<Option<ToolCall>, BrainError> {
-        let event = self.latest("tool_call", customer, key, since).await?;
-        Ok(event.map(|event| ToolCall {
-            tool_name: event.text("tool_name"),
-            ts: event.ts,
-        }))
-    }
-
-    async fn latest(
-        &self,
-        event_type: &'static str,
-        customer: &CustomerId,
-        key: &BrainKey,
-        since: Timestamp,
-    ) -> Result<Option<EventRecord>, BrainError> {
-        const REQUEST: &str = "GET /v1/events";
-        let query = [
-            ("event_type", event_type.to_owned()),
-            ("since", since.to_string()),
-            ("limit", "1".to_owned()),
-        ];
-        let answer = self
-            .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
-            .await?;
-        let body = self.events_body(customer, answer).await?;
-        let events: Events = serde_json::from_slice(&body).map_err(|e| BrainError::Unexpected {
-            url: self.url.to_string(),
-            request: REQUEST,
-            reason: format!("{} at line {}", category(&e), e.line()),
-        })?;
-        let Some(event) = events.events.into_iter().next() else {
-            return Ok(None);
-        };
-        if event.customer_id != customer.as_str() {
-            return Err(BrainError::OtherCustomer {
-                asked: customer.clone(),
-                answered: event.customer_id.escape_debug().to_string(),
-            });
-        }
-        // A brain that ignores `since` must not make an old heartbeat look like the first one.
-        if event.ts < since {
-            return Ok(None);
-        }
-        Ok(Some(event))
     }
 
     /// The body of an answer to `GET /v1/events`, or what it says instead.

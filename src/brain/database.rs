@@ -1,5 +1,6 @@
 //! Heartbeats read from the brain's PostgreSQL.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -7,7 +8,9 @@ use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Client, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{BrainError, Heartbeat, ToolCall};
+use super::BrainError;
+use super::events::{BrainEvent, HEARTBEAT, When};
+use super::heartbeat::{Heartbeat, Heartbeats, Host, SKEW};
 use crate::customer::CustomerId;
 use crate::secret::{ExposeSecret, SecretString};
 
@@ -15,7 +18,31 @@ use crate::secret::{ExposeSecret, SecretString};
 pub struct Database {
     client: Client,
     connection: tokio::task::JoinHandle<()>,
+    patience: Duration,
+    /// Set once a question got no answer.
+    lost: AtomicBool,
 }
+
+/// How long the database is given to answer a question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// And to be connected to, in all: also by a server that takes the connection and then says nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Newest first of each kind. A host without an id in its heartbeats is told by its name, in [`super::heartbeat`].
+const HEARTBEATS: &str = "\
+with of_customer as (
+  select ts, payload::text as payload, coalesce(payload->>'instance_id', '') as host,
+         ts > now() + make_interval(secs => $4) as ahead
+  from events
+  where customer_id = $1 and event_type = 'heartbeat' and ts >= $2 and ts < 'infinity'
+)
+(select ts, payload, now() from of_customer where not ahead and host = any($3) order by ts desc limit 20)
+union all
+(select ts, payload, now() from of_customer where not ahead and host = '' order by ts desc limit 20)
+union all
+(select ts, payload, now() from of_customer where not ahead and host <> '' and not host = any($3) order by ts desc limit 1)
+union all
+(select ts, payload, now() from of_customer where ahead order by ts desc limit 1)";
 
 impl Drop for Database {
     fn drop(&mut self) {
@@ -34,7 +61,30 @@ fn failed(error: &tokio_postgres::Error) -> BrainError {
     {
         text = format!("{text}: {cause}");
     }
-    BrainError::Database(text)
+    if is_passing(error) {
+        BrainError::DatabaseAway(text)
+    } else {
+        BrainError::Database(text)
+    }
+}
+
+/// Whether the same question may be answered a moment later: the server is away, restarts, or has no connection left.
+fn is_passing(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        // Classes 08 (connection), 40 (rollback), 53 (resources) and 57P (operator intervention).
+        Some(code) => ["08", "40", "53", "57P"]
+            .iter()
+            .any(|class| code.code().starts_with(class)),
+        None => {
+            error.is_closed()
+                || std::error::Error::source(error)
+                    .is_some_and(|cause| cause.is::<std::io::Error>())
+        }
+    }
+}
+
+fn silent(patience: Duration) -> BrainError {
+    BrainError::DatabaseAway(format!("no answer within {} s", patience.as_secs()))
 }
 
 impl Database {
@@ -46,61 +96,73 @@ impl Database {
             .map_err(|_| BrainError::Database("`brain.database_url` is not a PostgreSQL URL; it looks like `postgresql://user:password@host:5432/brain`".to_owned()))?;
         config.application_name("m8trx");
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(10));
+            config.connect_timeout(CONNECT_TIMEOUT);
         }
-        let (client, connection) = config.connect(tls()).await.map_err(|e| failed(&e))?;
+        // What the configuration limits is each address; a server that never answers would be waited for without an end.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, config.connect(tls())).await;
+        let connected = connected.map_err(|_| silent(CONNECT_TIMEOUT * 2))?;
+        let (client, connection) = connected.map_err(|e| failed(&e))?;
         let connection = tokio::spawn(async move {
             // Its error also fails the query that waits on it, where it is told.
             let _ = connection.await;
         });
-        Ok(Self { client, connection })
+        Ok(Self {
+            client,
+            connection,
+            patience: ANSWER_TIMEOUT,
+            lost: AtomicBool::new(false),
+        })
     }
 
-    /// The customer's newest heartbeat at or after `since`.
-    pub async fn latest_heartbeat(
-        &self,
-        customer: &CustomerId,
-        since: Timestamp,
-    ) -> Result<Option<Heartbeat>, BrainError> {
-        let query = "select coalesce(payload->>'hostname', ''), ts from events \
-                     where customer_id = $1 and event_type = 'heartbeat' and ts >= $2 \
-                     order by ts desc limit 1";
-        let found = self.latest(query, customer, since).await?;
-        Ok(found.map(|(hostname, ts)| Heartbeat { hostname, ts }))
+    /// Gives a long answer more time.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
-    /// The customer's newest call of a tool at or after `since`.
-    pub async fn latest_tool_call(
-        &self,
-        customer: &CustomerId,
-        since: Timestamp,
-    ) -> Result<Option<ToolCall>, BrainError> {
-        let query = "select coalesce(payload->>'tool_name', ''), ts from events \
-                     where customer_id = $1 and event_type = 'tool_call' and ts >= $2 \
-                     order by ts desc limit 1";
-        let found = self.latest(query, customer, since).await?;
-        Ok(found.map(|(tool_name, ts)| ToolCall { tool_name, ts }))
+    /// Whether questions can still be asked on this connection.
+    pub fn is_usable(&self) -> bool {
+        !self.client.is_closed() && !self.lost.load(Ordering::Relaxed)
     }
 
-    /// A text and a time, of the one row of a query.
-    async fn latest(
+    /// Whether the events can be read, without reading any.
+    pub async fn check(&self) -> Result<(), BrainError> {
+        let query = "select customer_id, event_type, ts, payload->>'hostname' from events limit 0";
+        self.query(query, &[]).await.map(drop)
+    }
+
+    /// [`super::Feeds::heartbeats`]: the newest that may be of these hosts, the newest of another one, the newest from the future.
+    pub(super) async fn heartbeats(
         &self,
-        query: &str,
         customer: &CustomerId,
+        hosts: &[Host<'_>],
         since: Timestamp,
-    ) -> Result<Option<(String, Timestamp)>, BrainError> {
+    ) -> Result<Heartbeats, BrainError> {
         let since = system_time(since)?;
-        let row = self
-            .client
-            .query_opt(query, &[&customer.as_str(), &since])
-            .await
-            .map_err(|e| failed(&e))?;
-        let Some(row) = row else { return Ok(None) };
-        let ts: SystemTime = column(&row, 1)?;
-        Ok(Some((
-            column(&row, 0)?,
-            Timestamp::try_from(ts).map_err(impossible)?,
-        )))
+        let ids: Vec<&str> = hosts.iter().map(|host| host.id).collect();
+        let ahead = SKEW.as_secs() as f64;
+        let rows = self
+            .query(HEARTBEATS, &[&customer.as_str(), &since, &ids, &ahead])
+            .await?;
+        let mut now = Timestamp::now();
+        let mut found = Vec::new();
+        for row in rows {
+            let ts: SystemTime = column(&row, 0)?;
+            let payload: Option<String> = column(&row, 1)?;
+            let clock: SystemTime = column(&row, 2)?;
+            now = Timestamp::try_from(clock).map_err(impossible)?;
+            let Ok(ts) = Timestamp::try_from(ts) else {
+                continue;
+            };
+            found.extend(Heartbeat::of(&BrainEvent {
+                ts: When::At(ts),
+                event_type: HEARTBEAT.to_owned(),
+                payload: payload
+                    .and_then(|text| serde_json::from_str(&text).ok())
+                    .unwrap_or_default(),
+            }));
+        }
+        Ok(Heartbeats::new(found, now))
     }
 
     /// The rows of a query.
@@ -109,8 +171,14 @@ impl Database {
         query: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, BrainError> {
-        let rows = self.client.query(query, values).await;
-        rows.map_err(|e| failed(&e))
+        let asked = self.client.query(query, values);
+        match tokio::time::timeout(self.patience, asked).await {
+            Ok(rows) => rows.map_err(|e| failed(&e)),
+            Err(_) => {
+                self.lost.store(true, Ordering::Relaxed);
+                Err(silent(self.patience))
+            }
+        }
     }
 }
 

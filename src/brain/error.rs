@@ -13,6 +13,9 @@ pub enum BrainError {
         /// The causes, outermost first.
         reason: String,
     },
+    /// Nothing came in the time that was left.
+    #[error("the brain gave no answer within {0} s")]
+    NoAnswer(u64),
     /// Something answers there, but with an error of its own.
     #[error("the brain at {url} answers {status} to {request}{}", detail(.message))]
     Status {
@@ -92,6 +95,9 @@ pub enum BrainError {
     /// The brain's database cannot be asked.
     #[error("the brain's database cannot be asked: {0}")]
     Database(String),
+    /// The brain's database does not answer, or not now.
+    #[error("the brain's database does not answer: {0}")]
+    DatabaseAway(String),
 }
 
 fn detail(message: &str) -> String {
@@ -103,6 +109,15 @@ fn detail(message: &str) -> String {
 }
 
 impl BrainError {
+    /// Whether it may be away for a moment, so that a wait goes on: no connection, an error of a gateway, a restart.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NoAnswer(_) | Self::DatabaseAway(_) => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 429,
+            _ => false,
+        }
+    }
+
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -130,10 +145,10 @@ impl BrainError {
             Self::OtherCustomer { .. } => {
                 "stop here: the brain's customer scoping does not hold; tell whoever runs the brain".to_owned()
             }
-            Self::Database(_) => {
+            Self::Database(_) | Self::DatabaseAway(_) => {
                 "check `brain.database_url` and that this machine may reach it (psql with the same URL)".to_owned()
             }
-            Self::Status { .. } | Self::Unexpected { .. } => {
+            Self::Status { .. } | Self::Unexpected { .. } | Self::NoAnswer(_) => {
                 "check that the brain URL points at the brain, and its own log".to_owned()
             }
         })

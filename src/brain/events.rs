@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,12 +66,32 @@ impl fmt::Display for When {
 }
 
 /// The newest events of a customer, newest first.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Feed {
     /// The events.
     pub events: Vec<BrainEvent>,
     /// As many came as were asked for: there may be more that are older.
     pub cut_off: bool,
+    /// The brain's clock.
+    pub now: Timestamp,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            cut_off: false,
+            now: Timestamp::now(),
+        }
+    }
+}
+
+/// The clock of what answered: its `Date` header, or where it sends none, this machine's.
+fn clock(answer: &Response) -> Timestamp {
+    let date = answer.headers().get(reqwest::header::DATE);
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    date.and_then(|date| parser.parse_timestamp(date.as_bytes()).ok())
+        .unwrap_or_else(Timestamp::now)
 }
 
 /// How a session ended.
@@ -159,6 +179,7 @@ impl Brain {
         let answer = self
             .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
             .await?;
+        let now = clock(&answer);
         let body = self.events_body(customer, answer).await?;
         let unexpected = |reason: String| BrainError::Unexpected {
             url: self.url().to_string(),
@@ -198,7 +219,11 @@ impl Brain {
                 events.push(event);
             }
         }
-        Ok(Feed { events, cut_off })
+        Ok(Feed {
+            events,
+            cut_off,
+            now,
+        })
     }
 }
 
@@ -247,6 +272,7 @@ impl Database {
         Ok(Feed {
             events,
             cut_off: counts.values().any(|count| *count >= limit),
+            now: Timestamp::now(),
         })
     }
 }

@@ -136,10 +136,83 @@ impl BrainUrl {
         &self.url
     }
 
+    /// Whether a host that was launched with `first` follows the brain here: into the tailnet, or within the domain of the first
+    /// brain. Whoever can write the parameter must not get the hosts' keys. `tailnet` is its name, where it is known. The same
+    /// rule as `may_follow` of the heartbeat script; one table holds them together.
+    pub fn is_followed_from(&self, first: &Self, tailnet: Option<&str>) -> bool {
+        let (first, host) = (first.host_as_written(), self.host_as_written());
+        let within = |domain: &str| {
+            let rest = host.strip_suffix(domain);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        within(own_domain(&first)) || tailnet.is_some_and(within) || is_in_tailnet(&host)
+    }
+
+    /// The name of the tailnet that the URL is in, by its own word: `tail1234.ts.net`.
+    pub fn tailnet(&self) -> Option<String> {
+        let host = self.host_as_written();
+        let name = host.strip_suffix(".ts.net")?.rsplit('.').next()?.to_owned();
+        Some(format!("{name}.ts.net"))
+    }
+
+    /// The host as hosts read it, who resolve no other notation of an address.
+    fn host_as_written(&self) -> String {
+        let rest = self.text.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = match authority.find(']') {
+            Some(end) => &authority[..=end],
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        host.to_ascii_lowercase()
+    }
+
     /// A path of the brain's interface below this URL; `path` begins with `/`.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
     }
+}
+
+/// Where anyone can have a name: a host there follows to the same name only.
+const SHARED: [&str; 7] = [
+    "amazonaws",
+    "cloudfront",
+    "fly",
+    "herokuapp",
+    "on",
+    "run",
+    "ts",
+];
+
+/// The part of a host's name in which strangers have no names: its registered domain, or all of it.
+fn own_domain(host: &str) -> &str {
+    let labels: Vec<&str> = host.split('.').collect();
+    let [.., second, top] = labels[..] else {
+        return host;
+    };
+    let is_name = top.starts_with(|c: char| c.is_ascii_lowercase());
+    if !is_name || labels.len() > 2 && SHARED.contains(&second) {
+        return host;
+    }
+    // `co.uk` and its like: a country's second level.
+    let is_suffix = top.len() == 2 && second.len() <= 3 && labels.len() > 2;
+    let length: usize = labels
+        .iter()
+        .rev()
+        .take(if is_suffix { 3 } else { 2 })
+        .map(|label| label.len() + 1)
+        .sum();
+    &host[host.len() - (length - 1)..]
+}
+
+/// Whether a host is in the tailnet whatever that is called: a name of one label, or an address of Tailscale's.
+fn is_in_tailnet(host: &str) -> bool {
+    if let Ok(address) = host.parse::<std::net::Ipv4Addr>() {
+        let [first, second, ..] = address.octets();
+        return first == 100 && (64..128).contains(&second);
+    }
+    // What begins with a digit may be an address in another notation.
+    let is_label = host.starts_with(|c: char| c.is_ascii_lowercase()) && !host.contains('.');
+    is_label || host.starts_with("[fd7a:115c:a1e0:")
 }
 
 #[cfg(test)]

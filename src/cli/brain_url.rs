@@ -49,8 +49,9 @@ struct GetArgs {
 
 /// Store another URL, after checking that a brain answers there; shows how many hosts have followed.
 ///
-/// Hosts keep the URL they know until a beat to it fails, and then read the stored one: within five minutes after the old
-/// brain has stopped answering.
+/// Hosts keep the URL they know until a heartbeat to it fails, and then read the stored one: within five minutes after the old
+/// brain has stopped answering. They follow within the tailnet, or the domain of the brain they were launched with, and
+/// nowhere else: whoever can write this one parameter must not get their keys. Beyond that, a new host is needed.
 #[derive(Debug, Args)]
 struct SetArgs {
     /// `http://host[:port]` or https.
@@ -61,7 +62,7 @@ struct SetArgs {
     /// How long to wait, like `90s` or `10m` [default: 15m].
     #[arg(long, value_name = "DURATION", value_parser = config::parse_duration, requires = "wait")]
     timeout: Option<Duration>,
-    /// Go on although the brain there refuses keys of customers whose hosts run.
+    /// Go on although the brain there refuses keys of customers whose hosts run, or those hosts do not follow there.
     #[arg(long)]
     force: bool,
     /// Show what would be done, change nothing.
@@ -225,7 +226,8 @@ async fn set(
         .await
         .map_err(step_failure)?;
     check_keys(args, &fleet, &url, terminal).await?;
-    if fleet.hosts() > 0 {
+    let follows = check_follows(args, &fleet, before.as_deref(), &url, terminal)?;
+    if fleet.hosts() > 0 && follows {
         terminal.say(format!(
             "{} of {} running: each reads the stored URL when a beat to the one it knows fails",
             text::counted(fleet.hosts(), "host"),
@@ -261,7 +263,7 @@ async fn set(
         .following(since.unwrap_or_else(Timestamp::now))
         .await
         .map_err(step_failure)?;
-    if !hosts.missing.is_empty() {
+    if !hosts.missing.is_empty() && follows {
         terminal.say("Hosts follow when a beat to the old brain fails: while it answers, they keep to it. `m8trx brain-url get --hosts` shows who has.");
     }
     let stored = step.stored.get();
@@ -279,6 +281,36 @@ async fn set(
         hosts,
     };
     terminal.result(&set).map_err(stdout_failed)
+}
+
+/// Whether hosts that run follow from the stored URL to this one. Where they do not, a person must know it before.
+fn check_follows(
+    args: &SetArgs,
+    fleet: &Fleet,
+    before: Option<&str>,
+    url: &BrainUrl,
+    terminal: &Terminal,
+) -> Result<bool, Failure> {
+    let Some(before) = before.and_then(|before| before.parse::<BrainUrl>().ok()) else {
+        return Ok(true);
+    };
+    // Of two names in tailnets, both must be of one; otherwise a name like that is the tailnet's.
+    let tailnet = before.tailnet().or_else(|| url.tailnet());
+    if fleet.hosts() == 0 || url.is_followed_from(&before, tailnet.as_deref()) {
+        return Ok(true);
+    }
+    let what = format!(
+        "the hosts that run do not follow from {before} to {url}: a host follows a moved brain within the tailnet, or the domain of the brain it was launched with"
+    );
+    let how = "to move them beyond that, store the URL with --force and replace each host by a new one: terminate it (aws ec2 terminate-instances --instance-ids …), then m8trx onboard CUSTOMER. Until then they report to the old brain";
+    if args.force {
+        terminal.warn(format!("{what}; {how}"));
+        return Ok(false);
+    }
+    Err(
+        Failure::words(Kind::Precondition, format!("{what}; nothing was changed"))
+            .hint(how.to_owned()),
+    )
 }
 
 /// A brain that does not know the keys of hosts that run is the wrong one, or is not ready for them.

@@ -15,6 +15,7 @@ use super::target::Target;
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::{BootstrapLog, is_instance_id};
+use crate::brain::heartbeat::Bootstrap;
 use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::Settings;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
@@ -22,7 +23,7 @@ use crate::diagnosis::{self, Diagnosis, Heard, Remedy, Situation, Verdict, judge
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
 use crate::steps::auth_key_facts::explained;
-use crate::steps::first_heartbeat::{FirstHeartbeat, RECENT};
+use crate::steps::first_heartbeat::RECENT;
 use crate::tailnet::Tailnet;
 use crate::terminal::failure::{Failure, Kind, say_remedy};
 use crate::terminal::{OutputFormat, Terminal};
@@ -114,11 +115,17 @@ impl Sound {
 
     fn reports(situation: &Situation<'_>, log: &BootstrapLog, beat: Option<&Heartbeat>) -> Self {
         let what = match beat {
-            Some(beat) => format!(
-                "is healthy: it sent a heartbeat at {} (hostname {})",
-                beat.ts,
-                beat.hostname.escape_debug()
-            ),
+            Some(beat) => {
+                let under_way = match &beat.bootstrap {
+                    Some(state @ Bootstrap::Running { .. }) => format!("; its bootstrap {state}"),
+                    _ => String::new(),
+                };
+                format!(
+                    "is healthy: it sent a heartbeat at {} (hostname {}){under_way}",
+                    beat.ts,
+                    beat.hostname.escape_debug()
+                )
+            }
             None => format!("shows no failure: {}", log.describe()),
         };
         Self {
@@ -271,8 +278,8 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
         state: Some((&host.state, host.state_reason.as_deref())),
         console: &console,
         heard: match &beat {
-            Some(Some(beat)) => Heard::Stopped(beat.ts),
-            Some(None) => Heard::Never,
+            Some(Last::Of(beat)) => Heard::Stopped(beat.ts),
+            Some(Last::None(_)) => Heard::Never,
             None => Heard::Unknown,
         },
         // Asked for, it is told; what it says holds a word about hosts that were started again.
@@ -282,16 +289,35 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
             .is_none_or(|launched| now.duration_since(launched) > limit),
     };
     let log = BootstrapLog::parse(&console);
-    let beat = beat.flatten();
+    let (beat, instead) = match beat {
+        Some(Last::Of(beat)) => (Some(beat), None),
+        Some(Last::None(instead)) => (None, instead),
+        None => (None, None),
+    };
+    if let Some(instead) = instead {
+        terminal.say(instead);
+    }
     let recent = beat
         .as_ref()
         .filter(|beat| host.state == "running" && now.duration_since(beat.ts) <= RECENT);
     // A host that reports has overcome whatever its console still tells of the time before its first heartbeat.
-    if recent.is_some() && !(log.failure.is_some() && log.first_heartbeat) {
+    let state = recent.and_then(|beat| beat.bootstrap.as_ref());
+    let failed_since = match state {
+        Some(state) => state.has_failed(),
+        None => log.failure.is_some() && log.first_heartbeat,
+    };
+    if recent.is_some() && !failed_since {
         return Sound::reports(&situation, &log, recent).show(terminal);
     }
     if recent.is_some() {
         situation.heard = Heard::Unknown;
+    }
+    // EC2 need not have the console of a host that has run for long.
+    if let Some(state @ Bootstrap::Failed { name, .. }) = state
+        && log.failure.is_none()
+    {
+        let fact = format!("{} sends heartbeats, and its bootstrap {state}", host.id);
+        return Err(failed(diagnosis::of_fact(name, fact, &situation)).with_the_host_kept());
     }
     // What the brain has accepted it shows: there is nothing to wait for.
     situation.over |= log.first_heartbeat || log.complete.is_some();
@@ -356,13 +382,21 @@ async fn last_contact(tailnet: &Tailnet, customer: &CustomerId, host: &Instance)
     })
 }
 
+/// The last heartbeat of a host.
+enum Last {
+    /// This one.
+    Of(Heartbeat),
+    /// There is none, and what there is instead.
+    None(Option<String>),
+}
+
 /// The last heartbeat that the brain has of this host, with the customer's own key or from the brain's database.
 async fn last_heartbeat(
     aws: &Aws,
     customer: &CustomerId,
     host: &Instance,
     settings: &Settings,
-) -> Result<Option<Heartbeat>, Failure> {
+) -> Result<Last, Failure> {
     let unknown = |what: &str| Failure::words(Kind::Precondition, format!("{what} is not known"));
     let url: BrainUrl = match aws.parameter(BRAIN_URL_PARAMETER).await? {
         Some(stored) => stored
@@ -387,14 +421,16 @@ async fn last_heartbeat(
     if key.is_none() && context.database_url.is_none() {
         return Err(unknown("the customer's brain key"));
     }
-    let heartbeat = FirstHeartbeat(std::sync::Arc::new(context));
-    let failed = super::execution::step_failure;
-    let database = heartbeat.database().await.map_err(failed)?;
     let since = host.launched.unwrap_or(Timestamp::UNIX_EPOCH);
-    heartbeat
-        .ask(database.as_ref(), key.as_ref(), since)
+    let all = context
+        .feeds()
+        .heartbeats(customer, key.as_ref(), &[host.into()], since)
         .await
-        .map_err(failed)
+        .map_err(|error| super::execution::step_failure(error.into()))?;
+    Ok(match all.of(host.into()) {
+        Some(beat) => Last::Of(beat.clone()),
+        None => Last::None(all.instead_of(host.into())),
+    })
 }
 
 #[cfg(test)]

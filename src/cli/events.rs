@@ -153,6 +153,7 @@ impl Source {
                 Feed {
                     cut_off: feeds.iter().any(|feed| feed.cut_off),
                     events: feeds.into_iter().flat_map(|feed| feed.events).collect(),
+                    ..Feed::default()
                 }
             }
         };
@@ -240,7 +241,7 @@ async fn follow(
     let mut shown = Shown::default();
     let mut tally = Tally::default();
     let mut newest = since;
-    let mut answer = Ok(first);
+    let mut answer: Result<Feed, BrainError> = Ok(first);
     let mut away = false;
     loop {
         match answer {
@@ -264,7 +265,7 @@ async fn follow(
                 }
             }
             // It may come back; what it missed meanwhile is asked for then.
-            Err(error @ (BrainError::Unreachable { .. } | BrainError::Database(_))) => {
+            Err(error) if error.is_passing() || matches!(error, BrainError::Database(_)) => {
                 if !away {
                     terminal.warn(error.to_string());
                     away = true;
@@ -325,7 +326,7 @@ mod tests {
         });
         Feed {
             events: events.collect(),
-            cut_off: false,
+            ..Feed::default()
         }
     }
 

@@ -311,7 +311,9 @@ pub(super) fn step_failure(error: StepError) -> Failure {
             let kind = match &error {
                 BrainError::Unreachable { .. }
                 | BrainError::Mint { .. }
-                | BrainError::Database(_) => Kind::Other,
+                | BrainError::NoAnswer(_)
+                | BrainError::Database(_)
+                | BrainError::DatabaseAway(_) => Kind::Other,
                 BrainError::NoEventsRoute { .. } | BrainError::NoKeysRoute { .. } => {
                     Kind::Precondition
                 }

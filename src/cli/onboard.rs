@@ -12,6 +12,7 @@ use super::execution::{check_may_go_on, execute, failed, observe, tell_what_is_k
 use super::inputs::{Given, ask_for_brain_key, give_tailscale_key};
 use super::onboarding::{OnboardingArgs, context, plan_document, stdout_failed};
 use super::target::Target;
+use crate::brain::heartbeat::Bootstrap;
 use crate::customer::CustomerId;
 use crate::plan::RunReport;
 use crate::plan::runner::millis;
@@ -51,6 +52,8 @@ struct Onboarded {
 struct HeartbeatReport {
     hostname: String,
     ts: jiff::Timestamp,
+    /// Where the host's bootstrap stood then, where the heartbeat says it.
+    bootstrap: Option<Bootstrap>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +82,14 @@ impl fmt::Display for Onboarded {
                 self.heartbeat.hostname,
                 text::duration(Duration::from_millis(self.elapsed_ms))
             )
+        }?;
+        match &self.heartbeat.bootstrap {
+            Some(Bootstrap::Running { .. }) => write!(
+                f,
+                "\nStill under way on the host: packages that other software needs. When they are there: m8trx status {}",
+                self.customer
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -209,6 +220,7 @@ async fn finish(
         heartbeat: HeartbeatReport {
             hostname: heartbeat.hostname.clone(),
             ts: heartbeat.ts,
+            bootstrap: heartbeat.bootstrap.clone(),
         },
         steps: report
             .steps

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, answering, brain_url};
+use super::inputs::{Given, answering, brain_url, unusable_brain};
 use crate::aws::Aws;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
@@ -92,7 +92,7 @@ pub(super) async fn context(
             tailnet.client_id()
         ));
     }
-    Ok(Context {
+    let context = Context {
         tailnet,
         mint: given.mint(settings),
         admin_token: given.admin_token.clone(),
@@ -105,7 +105,10 @@ pub(super) async fn context(
         state_directory: journal::default_directory(&|name| std::env::var(name).ok()),
         mark,
         ..Context::new(customer.clone(), aws, brain)
-    })
+    };
+    // Nothing is made for a host whose heartbeat could then not be read.
+    context.feeds().check().await.map_err(unusable_brain)?;
+    Ok(context)
 }
 
 /// What the plan would change, laid out for the terminal.

@@ -112,7 +112,7 @@ async fn wait(args: &WaitArgs, target: &Target, terminal: &Terminal) -> Result<(
     check_key(&context).await?;
     let step = FirstHeartbeat(Arc::clone(&context));
     if args.next
-        && let Some(newest) = newest(&step, &context).await?
+        && let Some(newest) = newest(&step, &host, &context).await?
     {
         let _ = context.found.heartbeat_after.set(newest);
     }
@@ -214,13 +214,16 @@ async fn check_key(context: &Arc<Context>) -> Result<(), Failure> {
     }
 }
 
-/// When the newest heartbeat of now was.
-async fn newest(step: &FirstHeartbeat, context: &Context) -> Result<Option<Timestamp>, Failure> {
-    let database = step.database().await.map_err(step_failure)?;
+/// When the newest heartbeat of the host was, as of now.
+async fn newest(
+    step: &FirstHeartbeat,
+    host: &Instance,
+    context: &Context,
+) -> Result<Option<Timestamp>, Failure> {
     let key = context.found.brain_key.get();
-    let newest = step
-        .ask(database.as_ref(), key, Timestamp::UNIX_EPOCH)
+    let all = step
+        .heartbeats(host, key, Timestamp::UNIX_EPOCH)
         .await
-        .map_err(step_failure)?;
-    Ok(newest.map(|heartbeat| heartbeat.ts))
+        .map_err(|error| step_failure(error.into()))?;
+    Ok(all.of(host.into()).map(|heartbeat| heartbeat.ts))
 }

@@ -185,16 +185,14 @@ pub enum StepError {
         waited_s: u64,
     },
     /// The heartbeat is not of the customer's host.
-    #[error("the brain has a heartbeat of `{}` for {customer}, whose host {instance_id} is `{expected}`", .reported.escape_debug())]
+    #[error("the brain has no heartbeat of {instance_id}, the host of {customer}: {instead}")]
     OtherHost {
         /// The customer.
         customer: String,
         /// The host.
         instance_id: String,
-        /// The name in the heartbeat.
-        reported: String,
-        /// The name EC2 gave the host.
-        expected: String,
+        /// What the brain has instead.
+        instead: String,
     },
     /// The host runs, and its device in the tailnet cannot reach the brain.
     #[error("the host {instance_id} of {customer} cannot reach the brain: {what}")]

@@ -1,17 +1,20 @@
 //! What a smoke run checks after the first heartbeat.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::aws::ec2::{Instance, same_host};
-use crate::brain::{BrainError, ToolCall};
+use crate::aws::ec2::Instance;
+use crate::brain::feed::ToolCall;
+use crate::brain::heartbeat::Bootstrap;
+use crate::brain::{BrainError, Heartbeat};
 use crate::console_text::{last_lines, whole_lines};
 use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::steps::Context;
-use crate::steps::first_heartbeat::FirstHeartbeat;
+use crate::steps::first_heartbeat::{FirstHeartbeat, in_words};
+use crate::wait::Wait;
 
 /// How often EC2 and the brain are asked again.
 const PACE: Duration = Duration::from_secs(2);
@@ -95,31 +98,68 @@ impl Step for BootstrapComplete {
         let context = &self.context;
         let host = &host(context)?.id;
         let heartbeat = FirstHeartbeat(Arc::clone(context));
-        let began = Instant::now();
+        let mut wait = Wait::new(run, context.timeout);
         let mut asked = 0;
+        let mut in_vain = false;
         loop {
-            let console = context.aws.console_output(host).await?;
-            self.findings.keep_console(console.clone());
+            // What the heartbeat says counts too: EC2 may not show the console, or show it late.
+            let state = match self.heartbeat_of(&heartbeat).await {
+                Ok(beat) => beat.and_then(|beat| beat.bootstrap),
+                Err(_) => None,
+            };
+            match context.aws.console_output(host).await {
+                Ok(console) => self.findings.keep_console(console),
+                Err(error) if !in_vain => {
+                    in_vain = true;
+                    wait.progress(format!("the console cannot be read: {}", in_words(&error)));
+                }
+                Err(_) => {}
+            }
+            let console = self.findings.console();
             let situation = heartbeat.situation(host, None, whole_lines(&console));
             let log = heartbeat.judge(&situation)?.log;
-            match log.complete.as_deref() {
-                Some(id) => return Ok(Outcome::Arrived(format!("complete for {id}"))),
-                None if began.elapsed() >= context.timeout => {
-                    let at = "the packages that come after the first heartbeat";
-                    let fact = format!("the bootstrap has not ended: it is at {at}");
-                    let mut diagnosis = diagnosis::of_fact("packages", fact, &situation);
-                    diagnosis.evidence.extend(last_lines(&console, 12));
-                    return Err(heartbeat.failed(diagnosis));
-                }
-                None => run.progress(log.describe()),
+            if let Some(id) = log.complete.as_deref() {
+                return Ok(Outcome::Arrived(format!("complete for {id}")));
             }
-            asked += 1;
-            next(run, asked).await?;
+            let fact = match &state {
+                Some(Bootstrap::Complete) => {
+                    return Ok(Outcome::Arrived(
+                        "complete, as its heartbeat says".to_owned(),
+                    ));
+                }
+                Some(state @ Bootstrap::Failed { .. }) => format!("the bootstrap {state}"),
+                _ if wait.is_over() => {
+                    let at = "the packages that come after the first heartbeat";
+                    format!("the bootstrap has not ended: it is at {at}")
+                }
+                _ => {
+                    wait.progress(log.describe());
+                    asked += 1;
+                    next(run, asked).await?;
+                    continue;
+                }
+            };
+            let mut diagnosis = diagnosis::of_fact("packages", fact, &situation);
+            diagnosis.evidence.extend(last_lines(&console, 12));
+            return Err(heartbeat.failed(diagnosis));
         }
     }
 
     async fn undo(&self, _run: &StepRun) -> Result<Vec<String>, StepError> {
         Ok(Vec::new())
+    }
+}
+
+impl BootstrapComplete {
+    async fn heartbeat_of(&self, step: &FirstHeartbeat) -> Result<Option<Heartbeat>, BrainError> {
+        let Some(host) = self.context.found.host.get() else {
+            return Ok(None);
+        };
+        let key = self.context.found.brain_key.get();
+        let all = step
+            .heartbeats(host, key, FirstHeartbeat::since(host))
+            .await?;
+        Ok(all.of(host.into()).cloned())
     }
 }
 
@@ -160,14 +200,23 @@ impl Step for Hostname {
         let context = &self.context;
         let launched = host(context)?;
         let heartbeat = FirstHeartbeat(Arc::clone(context));
-        let database = heartbeat.database().await?;
         let key = context.found.brain_key.get();
         let since = FirstHeartbeat::since(launched);
-        let beat = heartbeat.ask(database.as_ref(), key, since).await?;
+        // The name is known by now, and with it a heartbeat that has nothing but a name.
         let instance = context.aws.instance(&launched.id).await?;
-        let expected = instance
-            .and_then(|instance| instance.private_dns_name)
-            .or_else(|| launched.private_dns_name.clone());
+        let known = instance.as_ref().unwrap_or(launched);
+        let all = heartbeat.heartbeats(known, key, since).await?;
+        let beat = all.of(known.into()).cloned();
+        if beat.is_none()
+            && let Some(instead) = all.instead_of(known.into())
+        {
+            return Err(StepError::OtherHost {
+                customer: context.customer.to_string(),
+                instance_id: launched.id.clone(),
+                instead,
+            });
+        }
+        let expected = known.private_dns_name.clone();
         let (Some(beat), Some(expected)) = (beat, expected) else {
             return Err(StepError::Precondition {
                 problem: format!(
@@ -181,14 +230,6 @@ impl Step for Hostname {
             .findings
             .hostname
             .set((beat.hostname.clone(), expected.clone()));
-        if !same_host(&beat.hostname, &expected) {
-            return Err(StepError::OtherHost {
-                customer: context.customer.to_string(),
-                instance_id: launched.id.clone(),
-                reported: beat.hostname,
-                expected,
-            });
-        }
         Ok(Outcome::Arrived(format!(
             "{} is {expected}",
             beat.hostname.escape_debug()
@@ -234,36 +275,28 @@ impl Step for ToolCalled {
         let customer = &context.customer;
         let host = host(context)?;
         let since = FirstHeartbeat::since(host);
-        let database = FirstHeartbeat(Arc::clone(context)).database().await?;
-        let began = Instant::now();
+        let key = context.found.brain_key.get();
+        let mut wait = Wait::new(run, context.timeout);
         let mut asked = 0;
         loop {
-            let found = match (&database, context.found.brain_key.get()) {
-                (Some(database), _) => database.latest_tool_call(customer, since).await,
-                (None, Some(key)) => context.brain.latest_tool_call(customer, key, since).await,
-                (None, None) => Ok(None),
-            };
-            match found {
-                Ok(Some(call)) => {
+            let question = context.feeds().latest_tool_call(customer, key, since);
+            match wait.ask(question).await? {
+                Some(Some(call)) => {
                     let detail = format!("{} at {}", call.tool_name.escape_debug(), call.ts);
                     let _ = self.findings.tool_call.set(call);
                     return Ok(Outcome::Arrived(detail));
                 }
-                // The brain or the tailnet may be away for a moment; the answer to the last question counts.
-                Err(e @ BrainError::Unreachable { .. }) if began.elapsed() < context.timeout => {
-                    run.progress(e.to_string());
-                }
-                Err(e) => return Err(e.into()),
-                Ok(None) if began.elapsed() >= context.timeout => {
+                Some(None) if wait.is_over() => {
                     return Err(StepError::NoToolCall {
                         customer: customer.to_string(),
                         instance_id: host.id.clone(),
                         waited_s: context.timeout.as_secs(),
                     });
                 }
-                Ok(None) => {
-                    run.progress("waiting for software on the host to report the call of a tool");
+                Some(None) => {
+                    wait.progress("waiting for software on the host to report the call of a tool");
                 }
+                None => {}
             }
             asked += 1;
             next(run, asked).await?;
@@ -278,18 +311,6 @@ impl Step for ToolCalled {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_compared_by_their_first_label() {
-        assert!(same_host("ip-10-0-0-1", "ip-10-0-0-1.ec2.internal"));
-        assert!(same_host(
-            "IP-10-0-0-1.ec2.internal",
-            "ip-10-0-0-1.eu-central-1.compute.internal"
-        ));
-        assert!(!same_host("ip-10-0-0-1", "ip-10-0-0-11"));
-        assert!(!same_host("", ""));
-        assert!(!same_host("", "ip-10-0-0-1"));
-    }
 
     #[test]
     fn the_longest_console_is_kept() {

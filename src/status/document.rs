@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::expiry::{Expiry, Stage};
 use crate::brain::activity::Hour;
+use crate::brain::heartbeat::Bootstrap;
 use crate::customer::CustomerId;
 use crate::home::Home;
 
@@ -16,7 +17,7 @@ use crate::home::Home;
 pub enum Word {
     /// Something is there otherwise than it should be.
     Misconfigured,
-    /// Something is not there.
+    /// Something is not there, or a host was not set up to the end.
     Partial,
     /// Everything is there, and yet the host does not beat.
     Silent,
@@ -163,7 +164,7 @@ pub struct CustomerStatus {
     pub parameters: Parameters,
     /// Its hosts: those that live, or where none does, the last one EC2 still lists.
     pub hosts: Vec<HostStatus>,
-    /// The last heartbeat the brain has; none where there is none, or it is not known.
+    /// The last heartbeat the brain has of its hosts, or where no host lives, of any; none where there is none, or it is not known.
     pub heartbeat: Option<HeartbeatStatus>,
     /// The last hour at the brain; none where it is not known.
     pub last_hour: Option<Hour>,
@@ -242,6 +243,12 @@ pub struct HeartbeatStatus {
     pub age_s: i64,
     /// What the host calls itself.
     pub hostname: String,
+    /// `i-…`, where the heartbeat says it.
+    pub instance_id: Option<String>,
+    /// Where the host's bootstrap stands, where the heartbeat says it.
+    pub bootstrap: Option<Bootstrap>,
+    /// The beginning of the SHA-256 of the host's bootstrap.sh, where the heartbeat says it.
+    pub scripts: Option<String>,
 }
 
 impl Summary {

@@ -15,6 +15,7 @@ use crate::aws::Aws;
 use crate::aws::ssm::ParameterInfo;
 use crate::brain::activity::Activity;
 use crate::brain::database::Database;
+use crate::brain::heartbeat::Host;
 use crate::brain::{Brain, BrainError};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret as _, InvalidSecret, SecretString};
@@ -34,6 +35,16 @@ pub enum Source {
     Http(Brain),
     /// It cannot be asked, and why.
     None(String),
+}
+
+/// A customer that is asked about.
+pub struct Question<'a> {
+    /// The customer.
+    pub customer: &'a CustomerId,
+    /// The parameter that holds its brain key.
+    pub key: Option<&'a ParameterInfo>,
+    /// Its hosts that live.
+    pub hosts: Vec<Host<'a>>,
 }
 
 /// What came of asking about one customer.
@@ -63,8 +74,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    fn none(customers: &[(&CustomerId, Option<&ParameterInfo>)], why: &str) -> Self {
-        let answer = |(id, _): &(&CustomerId, _)| ((*id).clone(), Answer::Silent(why.to_owned()));
+    fn none(customers: &[Question<'_>], why: &str) -> Self {
+        let answer =
+            |asked: &Question<'_>| (asked.customer.clone(), Answer::Silent(why.to_owned()));
         Self {
             by_customer: customers.iter().map(answer).collect(),
             problem: Some(why.to_owned()),
@@ -72,12 +84,12 @@ impl Answers {
     }
 }
 
-/// Asks about customers, each with the parameter that holds its brain key.
+/// Asks about customers.
 pub async fn ask(
     source: &Source,
     aws: &Aws,
     keys: &mut Keys,
-    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    customers: &[Question<'_>],
     now: Timestamp,
 ) -> Answers {
     match source {
@@ -92,11 +104,14 @@ pub async fn ask(
 
 async fn in_database(
     url: &SecretString,
-    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    customers: &[Question<'_>],
     now: Timestamp,
 ) -> Result<Answers, BrainError> {
-    let ids: Vec<&CustomerId> = customers.iter().map(|(id, _)| *id).collect();
-    let asked = async { Database::connect(url).await?.activity(&ids, now).await };
+    let ids: Vec<&CustomerId> = customers.iter().map(|asked| asked.customer).collect();
+    let asked = async {
+        let database = Database::connect(url).await?.with_patience(PATIENCE);
+        database.activity(&ids, now).await
+    };
     let told = tokio::time::timeout(PATIENCE, asked).await;
     let told = told.map_err(|_| {
         BrainError::Database(format!("no answer within {} s", PATIENCE.as_secs()))
@@ -114,7 +129,7 @@ async fn over_http(
     brain: &Brain,
     aws: &Aws,
     keys: &mut Keys,
-    customers: &[(&CustomerId, Option<&ParameterInfo>)],
+    customers: &[Question<'_>],
     now: Timestamp,
 ) -> Answers {
     if customers.is_empty() {
@@ -124,25 +139,26 @@ async fn over_http(
     if let Err(error) = brain.probe().await {
         return Answers::none(customers, &error.to_string());
     }
-    let parameters = customers.iter().filter_map(|(_, parameter)| *parameter);
+    let parameters = customers.iter().filter_map(|asked| asked.key);
     let unread = keys.read(aws, parameters).await;
     let given_up = GivenUp::default();
     let deadline = Instant::now() + PATIENCE;
-    let questions = customers.iter().map(|(id, parameter)| {
+    let questions = customers.iter().map(|asked| {
         let (keys, unread, given_up) = (&*keys, &unread, &given_up);
         async move {
-            let Some(parameter) = parameter else {
-                return ((*id).clone(), Answer::NoKey);
+            let id = asked.customer;
+            let Some(parameter) = asked.key else {
+                return (id.clone(), Answer::NoKey);
             };
             let answer = match (keys.get(parameter), unread.get(&parameter.name)) {
                 (_, Some(why)) => Answer::Silent(why.clone()),
                 (None, None) => Answer::NoKey,
                 (Some(value), None) => match BrainKey::parse(value.expose_secret()) {
                     Err(error) => Answer::BadKey(error),
-                    Ok(key) => question(brain, id, &key, now, given_up, deadline).await,
+                    Ok(key) => question(brain, asked, &key, now, given_up, deadline).await,
                 },
             };
-            ((*id).clone(), answer)
+            (id.clone(), answer)
         }
     });
     let by_customer = futures::stream::iter(questions)
@@ -164,7 +180,7 @@ struct GivenUp {
 
 async fn question(
     brain: &Brain,
-    customer: &CustomerId,
+    about: &Question<'_>,
     key: &BrainKey,
     now: Timestamp,
     given_up: &GivenUp,
@@ -173,7 +189,7 @@ async fn question(
     if let Some(why) = given_up.why.get() {
         return Answer::Silent(why.clone());
     }
-    let asked = brain.activity(customer, key, now);
+    let asked = brain.activity(about.customer, key, &about.hosts, now);
     let Ok(told) = tokio::time::timeout_at(deadline, asked).await else {
         let why = format!(
             "the brain at {} took more than {} s to answer about the fleet",

@@ -9,10 +9,10 @@ use super::tailscale::StoredKey;
 use super::{Problem, Word};
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
-use crate::aws::ec2::same_host;
 use crate::aws::ssm::Kind;
 use crate::aws::ssm::ParameterInfo;
-use crate::brain::Heartbeat;
+use crate::brain::heartbeat::{Bootstrap, Host, Proof};
+use crate::brain::{Heartbeat, Heartbeats};
 use crate::config::DEFAULT_TIMEOUT;
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::home;
@@ -330,7 +330,7 @@ impl Found<'_> {
         }
         match self.case.answer {
             None | Some(Answer::NoKey) => false,
-            Some(Answer::Told(activity)) => self.beat(&running, activity.heartbeat.as_ref()),
+            Some(Answer::Told(activity)) => self.beats(&running, &activity.heartbeats),
             Some(Answer::BadKey(error)) => {
                 let what = format!("the stored brain key cannot be used: {error}");
                 let remedy = self.onboard();
@@ -360,58 +360,114 @@ impl Found<'_> {
         }
     }
 
-    fn beat(&mut self, running: &[&Instance], heartbeat: Option<&Heartbeat>) -> bool {
-        let now = self.case.now;
-        let since_launch = |host: &&Instance| host.launched.map(|at| now.duration_since(at));
-        let newest = running
-            .iter()
-            .max_by_key(|host| (host.launched, &host.id))
-            .expect("it is called with a host");
-        // A second host is told of on its own: here any of them may have beaten.
-        let oldest = running.iter().filter_map(since_launch).max();
-        let beat = heartbeat
-            .filter(|beat| oldest.is_none_or(|launched| now.duration_since(beat.ts) <= launched));
-        if let Some(beat) = beat {
-            let names: Vec<&str> = running
-                .iter()
-                .filter_map(|host| host.private_dns_name.as_deref())
-                .collect();
-            if !names.is_empty() && !names.iter().any(|name| same_host(&beat.hostname, name)) {
-                let what = format!(
-                    "its last heartbeat is of `{}`, and its host is {}: another machine uses its brain key",
-                    beat.hostname.escape_debug(),
-                    names.join(", ")
-                );
-                self.add(Word::Misconfigured, what, None);
-            }
-            let ago = now.duration_since(beat.ts);
-            if ago <= RECENT {
-                return false;
-            }
-            let at = beat.ts.strftime("%Y-%m-%dT%H:%M:%SZ");
-            let what = format!("no heartbeat for {}, the last at {at}", age(ago));
-            let remedy = format!("m8trx diagnose {}", self.case.id);
-            self.add(Word::Silent, what, remedy);
-            return false;
+    /// Judges the heartbeats of the hosts that run; says whether one is still booting.
+    fn beats(&mut self, running: &[&Instance], heartbeats: &Heartbeats) -> bool {
+        let hosts: Vec<Host<'_>> = running.iter().map(|host| (*host).into()).collect();
+        if let Some(beat) = heartbeats.ahead() {
+            let what = format!(
+                "a heartbeat of {} with the time {} proves nothing: that is ahead of the brain's clock",
+                beat.sender(),
+                beat.ts
+            );
+            let remedy = "see whether the host's clock is right: timedatectl; where it is, another machine uses its brain key: m8trx rotate-brain-key";
+            self.add(
+                Word::Misconfigured,
+                what,
+                format!("{remedy} {}", self.case.id),
+            );
         }
+        // A host that has ended may have sent the last one before it did.
+        let oldest = running.iter().filter_map(|host| host.launched).min();
+        let all: Vec<Host<'_>> = self.case.facts.hosts.iter().map(Into::into).collect();
+        let stranger = heartbeats
+            .of_others(&all)
+            .filter(|beat| oldest.is_some_and(|oldest| beat.ts > oldest));
+        if let Some(beat) = stranger {
+            let names: Vec<&str> = running.iter().map(|host| host.id.as_str()).collect();
+            let what = format!(
+                "a heartbeat at {} is of {}, and its host is {}: another machine uses its brain key",
+                beat.ts.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                beat.sender(),
+                names.join(", ")
+            );
+            let remedy = format!("m8trx rotate-brain-key {}", self.case.id);
+            self.add(Word::Misconfigured, what, remedy);
+        }
+        let mut booting = false;
+        for (host, instance) in hosts.into_iter().zip(running) {
+            booting |= self.beat(instance, heartbeats.of(host));
+        }
+        booting
+    }
+
+    /// Judges the heartbeat of one host; says whether it is still booting.
+    fn beat(&mut self, host: &Instance, beat: Option<&Heartbeat>) -> bool {
+        let now = self.case.now;
+        let remedy = format!("m8trx diagnose {}", self.case.id);
+        let launched = host.launched.map(|at| now.duration_since(at));
         let patience = SignedDuration::try_from(DEFAULT_TIMEOUT).unwrap_or(SignedDuration::MAX);
-        match since_launch(newest) {
-            Some(launched) if launched <= patience => true,
-            launched => {
+        let is_young = launched.is_some_and(|launched| launched <= patience);
+        let Some(beat) = beat else {
+            if !is_young {
                 let what = match launched {
                     Some(launched) => format!(
                         "no heartbeat since {} was launched {} ago",
-                        newest.id,
+                        host.id,
                         age(launched)
                     ),
-                    None => format!("no heartbeat of {}", newest.id),
+                    None => format!("no heartbeat of {}", host.id),
                 };
-                let remedy = format!("m8trx diagnose {}", self.case.id);
                 self.add(Word::Silent, what, remedy);
+            }
+            return is_young;
+        };
+        let ago = now.duration_since(beat.ts);
+        if ago > RECENT {
+            let at = beat.ts.strftime("%Y-%m-%dT%H:%M:%SZ");
+            let what = format!("no heartbeat for {}, the last at {at}", age(ago));
+            self.add(Word::Silent, what, remedy);
+            return false;
+        }
+        match &beat.bootstrap {
+            Some(state @ Bootstrap::Failed { .. }) => {
+                let what = format!("{} sends heartbeats, and its bootstrap {state}", host.id);
+                self.add(Word::Partial, what, remedy);
                 false
             }
+            Some(Bootstrap::Running { .. }) if is_young => true,
+            Some(state @ Bootstrap::Running { .. }) => {
+                let what = format!(
+                    "{} sends heartbeats, and its bootstrap {state} for longer than it should be",
+                    host.id
+                );
+                self.add(Word::Partial, what, remedy);
+                false
+            }
+            Some(Bootstrap::Complete) | None => false,
         }
     }
+}
+
+/// The heartbeat that is shown: the newest of the customer's live hosts, or where none lives, of any host it had.
+pub(super) fn shown<'h>(
+    heartbeats: &'h Heartbeats,
+    facts: &CustomerFacts,
+) -> Option<&'h Heartbeat> {
+    let of = |hosts: Vec<&Instance>| {
+        let beats = hosts.into_iter().filter_map(|host| {
+            let id: Host<'_> = host.into();
+            heartbeats
+                .iter()
+                .find(|beat| beat.proof(id, heartbeats.now) == Proof::Alive)
+        });
+        beats.max_by_key(|beat| beat.ts)
+    };
+    let live: Vec<&Instance> = facts.live_hosts().collect();
+    if !live.is_empty() {
+        return of(live);
+    }
+    let any = heartbeats.iter().find(|beat| !heartbeats.is_ahead(beat));
+    of(facts.hosts.iter().collect()).or(any)
 }
 
 fn reason(host: &Instance) -> String {

@@ -21,7 +21,7 @@ use crate::secret::ExposeSecret as _;
 use crate::tailnet::Tailnet;
 pub use document::*;
 use facts::{CustomerFacts, Facts};
-use feed::{Answer, Source};
+use feed::{Answer, Question, Source};
 use keys::Keys;
 use tailscale::{StoredKey, StoredKeys};
 
@@ -59,11 +59,15 @@ pub async fn look(
     let (source, mut brain) = source(&facts, settings, &mut problems);
     // A customer without a host that could beat is not asked about, except where one query tells of all.
     let everybody = matches!(source, Source::Database(_));
-    let asked: Vec<(&CustomerId, Option<&ParameterInfo>)> = facts
+    let asked: Vec<Question<'_>> = facts
         .customers
         .iter()
         .filter(|(_, customer)| everybody || customer.live_hosts().next().is_some())
-        .map(|(id, customer)| (id, customer.brain_key.as_ref()))
+        .map(|(id, customer)| Question {
+            customer: id,
+            key: customer.brain_key.as_ref(),
+            hosts: customer.live_hosts().map(Into::into).collect(),
+        })
         .collect();
     let Memory {
         brain_keys,
@@ -245,11 +249,14 @@ fn customer_status(case: &judge::Case<'_>) -> CustomerStatus {
         },
         hosts: hosts(facts, now),
         heartbeat: activity
-            .and_then(|activity| activity.heartbeat.as_ref())
+            .and_then(|activity| judge::shown(&activity.heartbeats, facts))
             .map(|beat| HeartbeatStatus {
                 ts: beat.ts,
                 age_s: seconds_ago(now, beat.ts),
                 hostname: beat.hostname.clone(),
+                instance_id: beat.instance_id.clone(),
+                bootstrap: beat.bootstrap.clone(),
+                scripts: beat.scripts.clone(),
             }),
         last_hour: activity.and_then(|activity| activity.hour.as_ref().ok().copied()),
         last_hour_problem: activity.and_then(|activity| activity.hour.as_ref().err().cloned()),

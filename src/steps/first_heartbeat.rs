@@ -10,15 +10,17 @@ use jiff::{SignedDuration, Timestamp};
 use super::auth_key_facts::explained;
 use super::host::VISIBLE_PATIENCE;
 use super::{Context, tailnet_watch};
+use crate::aws::AwsError;
 use crate::aws::ec2::Instance;
 use crate::bootstrap_log::BootstrapLog;
-use crate::brain::database::Database;
-use crate::brain::{BrainError, Heartbeat};
+use crate::brain::heartbeat::Bootstrap;
+use crate::brain::{BrainError, Heartbeat, Heartbeats};
 use crate::console_text::whole_lines;
-use crate::diagnosis::{Diagnosis, Heard, Situation, Verdict, judge};
+use crate::diagnosis::{self, Diagnosis, Heard, Situation, Verdict, judge};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
+use crate::wait::{Pace, Wait};
 
 /// A heartbeat older than this says nothing about now: three beats of the timer, which beats every five minutes.
 pub(crate) const RECENT: SignedDuration = SignedDuration::from_mins(15);
@@ -28,58 +30,34 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The first heartbeat, or a recent one of a host that was there before.
 pub struct FirstHeartbeat(pub Arc<Context>);
 
-/// Pauses that grow from a fraction of a second to a few seconds.
-struct Pace {
-    next: Instant,
-    pause: Duration,
-    longest: Duration,
-}
-
-impl Pace {
-    fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            next: Instant::now(),
-            pause: first,
-            longest,
-        }
-    }
-
-    fn is_due(&mut self) -> bool {
-        if Instant::now() < self.next {
-            return false;
-        }
-        self.next = Instant::now() + self.pause;
-        self.pause = (self.pause * 3 / 2).min(self.longest);
-        true
-    }
-
-    /// Something is about to come: from now on as at the beginning.
-    fn begin_again(&mut self, first: Duration) {
-        self.next = Instant::now();
-        self.pause = first;
-    }
-}
-
 impl FirstHeartbeat {
-    pub(crate) async fn ask(
+    /// Heartbeats of the customer since then: those of this host, and what may be taken for them.
+    pub(crate) async fn heartbeats(
         &self,
-        database: Option<&Database>,
+        host: &Instance,
         key: Option<&BrainKey>,
         since: Timestamp,
-    ) -> Result<Option<Heartbeat>, StepError> {
-        let customer = &self.0.customer;
-        Ok(match (database, key) {
-            (Some(database), _) => database.latest_heartbeat(customer, since).await?,
-            (None, Some(key)) => self.0.brain.latest_heartbeat(customer, key, since).await?,
-            (None, None) => None,
-        })
+    ) -> Result<Heartbeats, BrainError> {
+        let context = &self.0;
+        let feeds = context.feeds();
+        feeds
+            .heartbeats(&context.customer, key, &[host.into()], since)
+            .await
     }
 
-    pub(crate) async fn database(&self) -> Result<Option<Database>, StepError> {
-        Ok(match &self.0.database_url {
-            Some(url) => Some(Database::connect(url).await?),
-            None => None,
-        })
+    /// A host that reports, and whose bootstrap failed after its first heartbeat: the software that others install has not
+    /// what it needs.
+    async fn check_bootstrap(&self, host: &Instance, beat: &Heartbeat) -> Result<(), StepError> {
+        let Some(state @ Bootstrap::Failed { name, .. }) = &beat.bootstrap else {
+            return Ok(());
+        };
+        // The heartbeat is the proof; the console says why.
+        let console = self.0.aws.console_output(&host.id).await;
+        let console = console.unwrap_or_default();
+        let situation = self.situation(&host.id, None, whole_lines(&console));
+        self.judge(&situation)?;
+        let fact = format!("{} sends heartbeats, and its bootstrap {state}", host.id);
+        Err(self.failed(diagnosis::of_fact(name, fact, &situation)))
     }
 
     /// From when on a heartbeat counts: since the launch, and not from another age.
@@ -143,18 +121,16 @@ impl FirstHeartbeat {
         }
     }
 
-    /// When the brain last heard of this host, if it ever did.
-    async fn last_heard(
-        &self,
-        host: &Instance,
-        database: Option<&Database>,
-        key: Option<&BrainKey>,
-    ) -> Heard {
+    /// When the brain last heard of this host, if it ever did, and what it has instead.
+    async fn last_heard(&self, host: &Instance, key: Option<&BrainKey>) -> (Heard, Option<String>) {
         let launched = host.launched.unwrap_or(Timestamp::UNIX_EPOCH);
-        match self.ask(database, key, launched).await {
-            Ok(Some(last)) => Heard::Stopped(last.ts),
+        match self.heartbeats(host, key, launched).await {
+            Ok(all) => match all.of(host.into()) {
+                Some(last) => (Heard::Stopped(last.ts), all.ahead_in_words()),
+                None => (Heard::Never, all.instead_of(host.into())),
+            },
             // It has just been asked for newer ones, and answered.
-            Ok(None) | Err(_) => Heard::Never,
+            Err(_) => (Heard::Never, None),
         }
     }
 
@@ -162,81 +138,111 @@ impl FirstHeartbeat {
         let context = &self.0;
         let since = self.wanted_since(host);
         let key = context.found.brain_key.get();
-        let database = self.database().await?;
-        let began = Instant::now();
+        let mut wait = Wait::new(run, context.timeout);
         let mut brain_pace = Pace::new(FIRST_PAUSE, Duration::from_secs(3));
         let mut host_pace = Pace::new(Duration::from_millis(400), context.pace.host);
         let mut standing = Standing::default();
         let mut console = Vec::new();
+        let mut host = host.clone();
         let mut state = host.state.clone();
         // Only of a host whose first heartbeat is still to come is it known when it must come: any other beats by its timer.
         let is_first = context.found.heartbeat_after.get().is_none();
         let mut booting = is_first && context.found.launched.get().is_some();
         let mut accepted: Option<Instant> = None;
         let mut silent: Option<Instant> = None;
-        let mut told = format!("{} is {state}", host.id);
-        run.progress(&told);
+        let mut in_vain = false;
+        wait.progress(format!("{} is {state}", host.id));
         loop {
-            if brain_pace.is_due() {
-                match self.ask(database.as_ref(), key, since).await {
-                    Ok(Some(heartbeat)) => return Ok(heartbeat),
-                    Ok(None) => silent = Some(Instant::now()),
-                    // The brain or the tailnet may be away for a moment; the answer to the last question counts.
-                    Err(StepError::Brain(e @ BrainError::Unreachable { .. }))
-                        if began.elapsed() < context.timeout =>
-                    {
-                        run.progress(e.to_string());
-                    }
-                    Err(e) => return Err(e),
+            if brain_pace.is_due()
+                && let Some(all) = wait.ask(self.heartbeats(&host, key, since)).await?
+            {
+                if let Some(beat) = all.of((&host).into()) {
+                    self.check_bootstrap(&host, beat).await?;
+                    return Ok(beat.clone());
                 }
+                silent = Some(Instant::now());
             }
             if host_pace.is_due() {
-                let now = context.aws.instance(&host.id).await?;
-                if now.is_some() || began.elapsed() >= VISIBLE_PATIENCE {
-                    console = context.aws.console_output(&host.id).await?;
-                    let known = now.as_ref().map_or(("unknown to EC2", None), |now| {
-                        (now.state.as_str(), now.state_reason.as_deref())
-                    });
-                    // A line that is still being written would be taken for another failure.
-                    let lines = whole_lines(&console);
-                    standing = self.judge(&self.situation(&host.id, Some(known), lines))?;
-                    state = known.0.to_owned();
-                }
-                let tell = format!("{} {}", host.id, standing.tell(&state));
-                if tell != told {
-                    run.progress(&tell);
-                    told = tell;
+                match self.look(&host.id, wait.elapsed()).await {
+                    Ok(None) => {}
+                    Ok(Some((now, output))) => {
+                        console = output;
+                        let known = now.as_ref().map_or(("unknown to EC2", None), |now| {
+                            (now.state.as_str(), now.state_reason.as_deref())
+                        });
+                        // A line that is still being written would be taken for another failure.
+                        let lines = whole_lines(&console);
+                        standing = self.judge(&self.situation(&host.id, Some(known), lines))?;
+                        state = known.0.to_owned();
+                        // It may have got its name only now, by which a plain heartbeat is known.
+                        host = now.unwrap_or(host);
+                        wait.progress(format!("{} {}", host.id, standing.tell(&state)));
+                    }
+                    // The heartbeat is the proof, and EC2 only helps to see sooner what is wrong.
+                    Err(error) if !in_vain => {
+                        in_vain = true;
+                        wait.progress(format!(
+                            "{} cannot be looked at, and its heartbeat is still waited for: {}",
+                            host.id,
+                            in_words(&error)
+                        ));
+                    }
+                    Err(_) => {}
                 }
             }
             booting |= is_first && standing.log.step.is_some() && !standing.has_reported();
             if booting && standing.has_reported() && accepted.is_none() {
                 accepted = Some(Instant::now());
-                brain_pace.begin_again(FIRST_PAUSE);
+                brain_pace.begin_again();
             }
             // What the brain has accepted it shows at once; a long wait would only hide that it does not.
             let lost = accepted
                 .zip(silent)
                 .is_some_and(|(since, asked)| asked >= since + context.pace.accepted);
-            if lost || began.elapsed() >= context.timeout {
+            if lost || wait.is_over() {
+                let (heard, instead) = self.last_heard(&host, key).await;
                 let situation = Situation {
-                    heard: self.last_heard(host, database.as_ref(), key).await,
+                    heard,
                     over: true,
                     ..self.situation(&host.id, None, &console)
                 };
-                let Verdict::Failed(diagnosis) = judge(&situation) else {
+                let Verdict::Failed(mut diagnosis) = judge(&situation) else {
                     unreachable!("a wait that is over without a heartbeat is a failure");
                 };
+                diagnosis.evidence.extend(instead);
                 return Err(StepError::NoHeartbeat {
                     customer: context.customer.to_string(),
                     instance_id: host.id.clone(),
                     state,
                     bootstrap: standing.log.describe(),
-                    waited_s: began.elapsed().as_secs(),
+                    waited_s: wait.elapsed().as_secs(),
                     diagnosis: Box::new(self.masked(*diagnosis)),
                 });
             }
-            run.pause(Duration::from_millis(100)).await?;
+            wait.tick().await?;
         }
+    }
+
+    /// The host and its console as they are now; nothing as long as EC2 need not know it yet.
+    async fn look(
+        &self,
+        id: &str,
+        waited: Duration,
+    ) -> Result<Option<(Option<Instance>, Vec<u8>)>, AwsError> {
+        let aws = &self.0.aws;
+        let now = aws.instance(id).await?;
+        if now.is_none() && waited < VISIBLE_PATIENCE {
+            return Ok(None);
+        }
+        Ok(Some((now, aws.console_output(id).await?)))
+    }
+}
+
+/// What AWS refused, and what would help.
+pub(crate) fn in_words(error: &AwsError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
     }
 }
 
@@ -289,11 +295,7 @@ impl Step for FirstHeartbeat {
     async fn observe(&self) -> Result<Observation, StepError> {
         let live = self.0.live_hosts().await?;
         let stored = self.0.stored_brain_key().await?;
-        let source = if self.0.database_url.is_some() {
-            "the brain's database"
-        } else {
-            "the brain"
-        };
+        let source = self.0.feeds().source();
         let missing = || {
             let later = self
                 .0
@@ -306,31 +308,36 @@ impl Step for FirstHeartbeat {
                 crate::text::duration(self.0.timeout)
             ))
         };
-        let (Some(host), Some(stored)) = (live.first(), stored) else {
+        let (Some(&host), Some(stored)) = (live.first(), stored) else {
             return Ok(missing());
         };
         let Ok(key) = BrainKey::parse(stored.value.expose_secret()) else {
             return Ok(missing());
         };
-        let database = self.database().await?;
-        match self
-            .ask(database.as_ref(), Some(&key), self.wanted_since(host))
-            .await
-        {
-            Ok(Some(heartbeat)) => {
-                let age = Timestamp::now()
-                    .duration_since(heartbeat.ts)
-                    .as_secs()
-                    .max(0);
-                let detail = format!("{}, {age} s ago", heartbeat.hostname);
-                let _ = self.0.found.heartbeat.set(heartbeat);
-                Ok(Observation::satisfied(detail))
-            }
-            Ok(None) => Ok(missing()),
-            // The key's own step tells of a refused key, and mends it.
-            Err(StepError::Brain(BrainError::Refused { .. })) => Ok(missing()),
-            Err(e) => Err(e),
+        let since = self.wanted_since(host);
+        let all = match self.heartbeats(host, Some(&key), since).await {
+            Ok(all) => all,
+            // The key's own step reports a refused key, and replaces it.
+            Err(BrainError::Refused { .. }) => return Ok(missing()),
+            // It has just answered: it may be away for a moment, which the wait outlasts.
+            Err(e) if e.is_passing() => return Ok(missing()),
+            Err(e) => return Err(e.into()),
+        };
+        let Some(beat) = all.of(host.into()) else {
+            return Ok(missing());
+        };
+        let age = all.now.duration_since(beat.ts).as_secs().max(0);
+        if let Some(state) = beat.bootstrap.as_ref().filter(|state| state.has_failed()) {
+            return Ok(Observation::Drifted {
+                differences: vec![format!(
+                    "{} sent a heartbeat {age} s ago, and its bootstrap {state}",
+                    host.id
+                )],
+            });
         }
+        let detail = format!("{}, {age} s ago", beat.hostname);
+        let _ = self.0.found.heartbeat.set(beat.clone());
+        Ok(Observation::satisfied(detail))
     }
 
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -13,14 +13,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::aws::Aws;
-use crate::aws::ec2::{Instance, same_host};
+use crate::aws::ec2::Instance;
 use crate::brain::client::KeyCheck;
-use crate::brain::database::Database;
-use crate::brain::{Brain, BrainError, Heartbeat};
+use crate::brain::heartbeat::Host;
+use crate::brain::{Brain, BrainError, Feeds, Heartbeats};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString};
 use crate::text;
+use crate::wait::Wait;
 
 /// How many customers are asked about at once: SSM answers 40 reads a second by default.
 const AT_ONCE: usize = 8;
@@ -31,7 +32,7 @@ const PACE: Duration = Duration::from_secs(2);
 pub struct Fleet {
     aws: Aws,
     brain: Brain,
-    database_url: Option<SecretString>,
+    feeds: Feeds,
     hosts: BTreeMap<CustomerId, Vec<Instance>>,
     keys: Mutex<HashMap<CustomerId, BrainKey>>,
     /// Hosts of which a heartbeat was seen, by id.
@@ -89,8 +90,8 @@ impl Fleet {
         }
         Ok(Self {
             aws: aws.clone(),
+            feeds: Feeds::new(brain.clone(), database_url),
             brain,
-            database_url,
             hosts,
             keys: Mutex::default(),
             seen: Mutex::default(),
@@ -141,15 +142,10 @@ impl Fleet {
 
     /// Which hosts have reported since.
     pub async fn following(&self, since: Timestamp) -> Result<Following, StepError> {
-        let database = match &self.database_url {
-            Some(url) => Some(Database::connect(url).await?),
-            None => None,
-        };
-        let database = database.as_ref();
         let questions: Vec<_> = self
             .hosts
             .iter()
-            .map(|(customer, hosts)| self.missing(customer, hosts, database, since))
+            .map(|(customer, hosts)| self.missing(customer, hosts, since))
             .collect();
         let missing: Vec<Vec<Missing>> = futures::stream::iter(questions)
             .buffered(AT_ONCE)
@@ -167,7 +163,6 @@ impl Fleet {
         &self,
         customer: &CustomerId,
         hosts: &[Instance],
-        database: Option<&Database>,
         since: Timestamp,
     ) -> Result<Vec<Missing>, StepError> {
         let unseen: Vec<&Instance> = {
@@ -178,9 +173,8 @@ impl Fleet {
         if unseen.is_empty() {
             return Ok(Vec::new());
         }
-        let (newest, problem) = match self.newest(customer, database, since).await {
-            Ok(Some(heartbeat)) => (Some(heartbeat), None),
-            Ok(None) => (None, None),
+        let (heartbeats, problem) = match self.heartbeats(customer, &unseen, since).await {
+            Ok(heartbeats) => (Some(heartbeats), None),
             Err(StepError::Brain(BrainError::Refused { .. })) => {
                 // It may have been rotated since it was read.
                 lock(&self.keys).remove(customer);
@@ -191,41 +185,42 @@ impl Fleet {
         };
         let mut missing = Vec::new();
         for host in unseen {
-            // A heartbeat of a customer with one host is that host's, whatever it calls itself.
-            let beat = newest.as_ref().filter(|beat| {
-                let name = host.private_dns_name.as_deref().unwrap_or_default();
-                hosts.len() == 1 || same_host(&beat.hostname, name)
-            });
-            match beat {
+            let all = heartbeats.as_ref();
+            match all.and_then(|all| all.of(host.into())) {
                 Some(beat) => {
                     lock(&self.seen).insert(host.id.clone(), beat.ts);
                 }
                 None => missing.push(Missing {
                     customer: customer.clone(),
                     instance_id: host.id.clone(),
-                    problem: problem.clone(),
+                    problem: problem
+                        .clone()
+                        .or_else(|| all.and_then(|all| all.instead_of(host.into()))),
                 }),
             }
         }
         Ok(missing)
     }
 
-    async fn newest(
+    async fn heartbeats(
         &self,
         customer: &CustomerId,
-        database: Option<&Database>,
+        hosts: &[&Instance],
         since: Timestamp,
-    ) -> Result<Option<Heartbeat>, StepError> {
-        if let Some(database) = database {
-            return Ok(database.latest_heartbeat(customer, since).await?);
-        }
-        let Some(key) = self.key(customer).await? else {
+    ) -> Result<Heartbeats, StepError> {
+        let key = match self.feeds.needs_key() {
+            true => self.key(customer).await?,
+            false => None,
+        };
+        if key.is_none() && self.feeds.needs_key() {
             return Err(StepError::Precondition {
                 problem: "the customer has no usable brain key in SSM".to_owned(),
                 hint: String::new(),
             });
-        };
-        Ok(self.brain.latest_heartbeat(customer, &key, since).await?)
+        }
+        let hosts: Vec<Host<'_>> = hosts.iter().map(|host| (*host).into()).collect();
+        let asked = self.feeds.heartbeats(customer, key.as_ref(), &hosts, since);
+        Ok(asked.await?)
     }
 
     /// Since when the stored URL is this brain's; `None` while it is another's.
@@ -285,19 +280,19 @@ impl Step for HostsFollow {
     }
 
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
-        let began = Instant::now();
+        let mut wait = Wait::new(run, self.timeout);
         let since = self.fleet.moved().await?.unwrap_or_else(Timestamp::now);
-        let mut told = None;
         loop {
-            let overdue = began.elapsed() >= self.timeout;
-            match self.fleet.following(since).await {
-                Ok(now) if now.missing.is_empty() => {
+            let overdue = wait.is_over();
+            match wait.ask(self.fleet.following(since)).await? {
+                None => {}
+                Some(now) if now.missing.is_empty() => {
                     return Ok(Outcome::Arrived(format!(
                         "from all of {}",
                         text::counted(now.hosts, "host")
                     )));
                 }
-                Ok(now) if overdue => {
+                Some(now) if overdue => {
                     return Err(StepError::UrlNotFollowed {
                         url: self.fleet.brain.url().to_string(),
                         following: now.following,
@@ -306,20 +301,13 @@ impl Step for HostsFollow {
                         missing: now.missing.iter().map(ToString::to_string).collect(),
                     });
                 }
-                Ok(now) => {
-                    let tell = format!("{} of {}", now.following, text::counted(now.hosts, "host"));
-                    if told.as_ref() != Some(&tell) {
-                        run.progress(&tell);
-                        told = Some(tell);
-                    }
-                }
-                // It may be away for a moment; the answer to the last question counts.
-                Err(StepError::Brain(e @ BrainError::Unreachable { .. })) if !overdue => {
-                    run.progress(e.to_string());
-                }
-                Err(e) => return Err(e),
+                Some(now) => wait.progress(format!(
+                    "{} of {}",
+                    now.following,
+                    text::counted(now.hosts, "host")
+                )),
             }
-            run.pause(PACE).await?;
+            wait.pause(PACE).await?;
         }
     }
 

@@ -26,7 +26,8 @@ use tokio::sync::OnceCell;
 use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
-use crate::brain::{Brain, BrainUrl, Heartbeat};
+use crate::brain::heartbeat::Host;
+use crate::brain::{Brain, BrainUrl, Feeds, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::home::{HOME_TAG_KEY, Home};
@@ -75,6 +76,16 @@ pub struct Context {
     pub found: Found,
 }
 
+impl<'a> From<&'a Instance> for Host<'a> {
+    fn from(host: &'a Instance) -> Self {
+        Self {
+            id: &host.id,
+            name: host.private_dns_name.as_deref(),
+            launched: host.launched,
+        }
+    }
+}
+
 /// How a brain key comes to be.
 #[derive(Debug, Clone)]
 pub enum Mint {
@@ -101,6 +112,7 @@ impl Mint {
 #[derive(Default)]
 pub struct Found {
     stored_brain_key: OnceCell<Option<Parameter>>,
+    feeds: OnceLock<Feeds>,
     instances: OnceCell<Vec<Instance>>,
     image: OnceCell<Image>,
     vpc: OnceCell<String>,
@@ -148,6 +160,12 @@ impl Context {
             tailscale_auth_key: OnceLock::new(),
             found: Found::default(),
         }
+    }
+
+    /// What hosts report to the brain.
+    pub fn feeds(&self) -> &Feeds {
+        let make = || Feeds::new(self.brain.clone(), self.database_url.clone());
+        self.found.feeds.get_or_init(make)
     }
 
     /// For the steps that never ask the brain, so that its URL need not be known. The name is one that resolves nowhere

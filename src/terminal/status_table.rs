@@ -459,6 +459,9 @@ mod tests {
                 ts: now,
                 age_s: 120,
                 hostname: "ip-1".to_owned(),
+                instance_id: None,
+                bootstrap: None,
+                scripts: None,
             }),
             last_hour: Some(Hour {
                 sessions_started: 1_234,

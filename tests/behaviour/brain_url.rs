@@ -133,7 +133,19 @@ fn hosts_are_counted_as_they_follow() {
         "{moved:?}"
     );
 
+    // The hosts are told apart by their names: what calls itself something else is no host of the customer.
     beat(&surroundings, &new, "cust_ab", "whatever-it-calls-itself");
+    let now = following();
+    assert_eq!(now["following"], 0);
+    let problem = &now["missing"][1]["problem"];
+    assert!(
+        problem
+            .as_str()
+            .unwrap()
+            .contains("is of `whatever-it-calls-itself`, which is not this host"),
+        "{problem}"
+    );
+    beat(&surroundings, &new, "cust_ab", "ip-172-31-0-11");
     let now = following();
     assert_eq!(now["following"], 1);
     assert_eq!(now["missing"][0]["customer"], "cust_a");
@@ -168,6 +180,37 @@ fn hosts_are_counted_as_they_follow() {
     assert_eq!(
         document["hosts"],
         json!({"hosts": 2, "following": 2, "missing": []})
+    );
+}
+
+#[test]
+fn a_brain_where_hosts_do_not_follow_is_not_stored_by_accident() {
+    let sandbox = RunningSandbox::up();
+    let surroundings = Surroundings::of(&sandbox);
+    let address = &sandbox.environment["M8TRX_BRAIN_URL"];
+    surroundings
+        .m8trx(&["onboard", "cust_a", "--yes"])
+        .assert_code(0);
+    set(&surroundings, &other_name(address), &["--yes"]).assert_code(0);
+    let changes = sandbox.changes();
+    let port = address.rsplit(':').next().unwrap();
+    for flags in [&["--yes"][..], &["--dry-run"], &["--yes", "--wait"]] {
+        let mut all = vec!["brain-url", "set", address];
+        all.extend(flags);
+        let refused = surroundings.m8trx(&all);
+        refused.assert_code(3);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!("not_followed", refused.stderr.replace(port, "PORT"));
+        }
+    }
+    assert_eq!(sandbox.changes(), changes);
+    let forced = set(&surroundings, address, &["--yes", "--force"]);
+    forced.assert_code(0);
+    assert!(
+        forced
+            .stderr
+            .contains("warning: the hosts that run do not follow"),
+        "{forced:?}"
     );
 }
 

@@ -335,8 +335,33 @@ pub fn get(url: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Sends a heartbeat of a customer to the brain, as one of its hosts would.
+/// Waits until a customer's host has said that its bootstrap is complete: the last thing it sends by itself for minutes.
+pub fn until_complete(surroundings: &Surroundings, customer: &str) {
+    for _ in 0..200 {
+        let status = surroundings.m8trx(&["status", customer, "--output", "json"]);
+        let status = status.assert_code(0).json();
+        if status["customers"][0]["heartbeat"]["bootstrap"]["state"] == "complete" {
+            return;
+        }
+    }
+    panic!("the bootstrap of {customer} does not come to its end");
+}
+
+/// Sends a heartbeat of a customer to the brain, as a plain script on one of its hosts would.
 pub fn beat(surroundings: &Surroundings, brain: &str, customer: &str, hostname: &str) {
+    let now = jiff::Timestamp::now().to_string();
+    let payload = serde_json::json!({ "hostname": hostname });
+    beat_of(surroundings, brain, customer, &now, &payload);
+}
+
+/// Sends a heartbeat with any time and payload.
+pub fn beat_of(
+    surroundings: &Surroundings,
+    brain: &str,
+    customer: &str,
+    ts: &str,
+    payload: &Value,
+) {
     let parameter = format!("{customer}/brain-key");
     let shown = surroundings.m8trx(&[
         "params", "show", &parameter, "--reveal", "--yes", "--output", "json",
@@ -347,8 +372,8 @@ pub fn beat(surroundings: &Surroundings, brain: &str, customer: &str, hostname: 
         .to_owned();
     let event = serde_json::json!({
         "event_type": "heartbeat",
-        "ts": jiff::Timestamp::now().to_string(),
-        "payload": { "hostname": hostname },
+        "ts": ts,
+        "payload": payload,
     });
     let header = surroundings.file("header", &format!("Authorization: Bearer {key}"));
     let sent = ended(Command::new("curl").args([

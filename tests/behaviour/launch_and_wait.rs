@@ -129,11 +129,11 @@ fn the_next_heartbeat_is_a_later_one() {
         &surroundings,
         &sandbox.environment["M8TRX_BRAIN_URL"],
         "cust_a",
-        "ip-172-31-0-99",
+        "ip-172-31-0-10.of-the-next",
     );
     let next = waiting.end();
     let next = next.assert_code(0).json();
-    assert_eq!(next["heartbeat"]["hostname"], "ip-172-31-0-99");
+    assert_eq!(next["heartbeat"]["hostname"], "ip-172-31-0-10.of-the-next");
     assert_eq!(next["was_there"], false);
 
     let mut waiting = surroundings.start(&["wait", "cust_a", "--next"]);

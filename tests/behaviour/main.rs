@@ -9,6 +9,7 @@ mod diagnose;
 mod drill;
 mod events;
 mod fleet;
+mod heartbeats;
 mod home;
 mod iam;
 mod interrupted;

@@ -32,8 +32,12 @@ const WITHOUT_PERMISSIONS: [&str; 6] = [
 ];
 
 /// What commands do without: they show or do everything else, and say what they need for the rest.
-const DONE_WITHOUT: [(&str, &str); 9] = [
+const DONE_WITHOUT: [(&str, &str); 12] = [
     ("onboard", "ec2:TerminateInstances"),
+    // The heartbeat is the proof.
+    ("onboard", "ec2:GetConsoleOutput"),
+    ("wait", "ec2:GetConsoleOutput"),
+    ("smoke", "ec2:GetConsoleOutput"),
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
     ("status", "iam:GetAccountAuthorizationDetails"),

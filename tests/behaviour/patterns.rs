@@ -73,6 +73,23 @@ fn a_brain_url_that_is_stored_is_one_the_host_takes() {
 }
 
 #[test]
+fn a_moved_brain_is_followed_as_the_hosts_do() {
+    // tests/embedded holds the heartbeat script against the same table.
+    let table = include_str!("../data/brain-moves.tsv");
+    let mut seen = std::collections::HashMap::new();
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let [first, second, verdict] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("not three columns: {line}");
+        };
+        let url = |text: &str| text.parse::<BrainUrl>().unwrap();
+        let follows = url(second).is_followed_from(&url(first), Some("tail1234.ts.net"));
+        assert_eq!(follows, verdict == "yes", "{line}");
+        *seen.entry(verdict).or_insert(0) += 1;
+    }
+    assert!(seen["yes"] >= 10 && seen["no"] >= 20, "{seen:?}");
+}
+
+#[test]
 fn a_brain_key_is_accepted_by_both_or_by_none() {
     for key in [
         "m8k_abc",

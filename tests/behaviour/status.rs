@@ -339,7 +339,7 @@ fn what_is_wrong_in_aws_is_said_in_words() {
         (
             "cust_other",
             "misconfigured",
-            "its last heartbeat is of `laptop\\u{1b}[2J`",
+            "is of `laptop\\u{1b}[2J`, and its host is i-",
         ),
         (
             "cust_misspelt",

@@ -124,7 +124,8 @@ SCRIPTS = hashlib.sha256(host.BOOTSTRAP.read_bytes()).hexdigest()[:12]
 SUCCESSES = {
     "boots": {},
     "waits out the lock of apt's lists": {
-        "shell": "(sleep 45; rm /run/host/apt) &", "files": {"/run/host/apt": LISTS}},
+        "shell": "(until (($(grep -c 'again in 10 s' /var/log/m8trx-bootstrap.log) >= 4)); do sleep 1; done; rm /run/host/apt) 2>/dev/null &",
+        "files": {"/run/host/apt": LISTS}},
     "says why it stopped when the host shuts down": {
         "files": {"/run/host/apt": LISTS},
         "run": f"{BOOTSTRAP} & until grep -q 'again in' /var/log/m8trx-bootstrap.log; do sleep 0.1; done; kill $!; wait $! || echo status $?"},

@@ -131,12 +131,28 @@ impl PostgreSql {
     }
 
     fn beat(&self, customer: &str, hostname: &str, ago: &str) {
+        self.beat_of(customer, &format!("{{\"hostname\": \"{hostname}\"}}"), ago);
+    }
+
+    fn beat_of(&self, customer: &str, payload: &str, ago: &str) {
         self.psql_in(
             "brain",
             &format!(
-                "insert into events values ('{customer}', 'heartbeat', now() - interval '{ago}', '{{\"hostname\": \"{hostname}\"}}')"
+                "insert into events values ('{customer}', 'heartbeat', now() - interval '{ago}', '{payload}')"
             ),
         );
+    }
+
+    fn restart(&self) {
+        let done = program(&self.programs.join("pg_ctl"))
+            .args(["restart", "-w", "-m", "fast", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.directory.path().join("log"))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(done.success());
     }
 }
 
@@ -188,17 +204,24 @@ fn the_first_heartbeat_is_found_in_the_database() {
     database.beat("cust_a", "ip-of-an-earlier-host", "1 h");
     let mut run = surroundings.start(&["onboard", "cust_a", "--yes", "--output", "json"]);
     assert!(run.read_until(|line| line.starts_with("first-heartbeat: ") && line.ends_with("has booted")));
-    database.beat("cust_a", "ip-from-the-database", "0 s");
+    // Nor one of another machine, whatever it calls itself, nor one from the future.
+    database.beat_of(
+        "cust_a",
+        r#"{"hostname": "ip-172-31-0-10", "instance_id": "i-0000000000000000f"}"#,
+        "0 s",
+    );
+    database.beat("cust_a", "ip-of-another-machine", "0 s");
+    database.beat("cust_a", "ip-172-31-0-10", "-1 year");
+    database.beat("cust_a", "ip-172-31-0-10", "0 s");
     let ended = run.end();
     ended.assert_code(0);
-    assert_eq!(
-        ended.json()["heartbeat"]["hostname"],
-        "ip-from-the-database"
-    );
+    assert_eq!(ended.json()["heartbeat"]["hostname"], "ip-172-31-0-10");
+    let ts = ended.json()["heartbeat"]["ts"].as_str().unwrap().to_owned();
+    assert!(ts.parse::<jiff::Timestamp>().unwrap() <= jiff::Timestamp::now());
     let second = surroundings.m8trx(&["onboard", "cust_a", "--yes", "--output", "json"]);
     assert_eq!(
         second.assert_code(0).json()["heartbeat"]["hostname"],
-        "ip-from-the-database"
+        "ip-172-31-0-10"
     );
 }
 
@@ -217,7 +240,10 @@ fn the_next_heartbeat_and_who_follows_are_found_in_the_database() {
         got.assert_code(0).json()["hosts"]["following"].clone()
     };
     assert_eq!(following(), 0);
-    database.beat("cust_a", "ip-of-now", "0 s");
+    database.beat("cust_a", "ip-of-another-machine", "0 s");
+    database.beat("cust_a", "ip-172-31-0-10", "-1 year");
+    assert_eq!(following(), 0);
+    database.beat("cust_a", "ip-172-31-0-10", "0 s");
     assert_eq!(following(), 1);
     // The database needs no key of the customer.
     surroundings
@@ -234,10 +260,15 @@ fn the_next_heartbeat_and_who_follows_are_found_in_the_database() {
     ]);
     assert!(run.read_until(|line| line.starts_with("first-heartbeat: ")));
     database.beat("cust_ab", "ip-neighbour", "0 s");
-    database.beat("cust_a", "ip-that-is-next", "0 s");
+    // The server restarts in the middle of the wait.
+    database.restart();
+    database.beat("cust_a", "ip-172-31-0-10.ec2.internal", "0 s");
     let ended = run.end();
     let document = ended.assert_code(0).json();
-    assert_eq!(document["heartbeat"]["hostname"], "ip-that-is-next");
+    assert_eq!(
+        document["heartbeat"]["hostname"],
+        "ip-172-31-0-10.ec2.internal"
+    );
 }
 
 #[test]
@@ -249,7 +280,7 @@ fn a_host_that_took_the_new_key_is_found_in_the_database() {
     surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", url.to_str().unwrap());
     let mut run = surroundings.start(&["onboard", "cust_a", "--yes", "--output", "json"]);
     assert!(run.read_until(|line| line.starts_with("first-heartbeat: ") && line.ends_with("has booted")));
-    database.beat("cust_a", "ip-from-the-database", "0 s");
+    database.beat("cust_a", "ip-172-31-0-10", "0 s");
     let host = run.end().json()["instance_id"].as_str().unwrap().to_owned();
 
     let mut run = surroundings.start(&["rotate-brain-key", "cust_a", "--yes", "--output", "json"]);
@@ -291,7 +322,7 @@ fn a_host_that_took_the_new_key_is_found_in_the_database() {
 #[test]
 fn smoke_reads_the_hostname_and_the_tool_call_from_the_database() {
     let database = PostgreSql::start();
-    for (hostname, code) in [("ip-172-31-0-10", 0), ("ip-of-another-machine", 1)] {
+    for (hostname, code) in [("ip-172-31-0-10", 0), ("ip-of-another-machine", 6)] {
         // The first host of a sandbox has this address.
         let sandbox = RunningSandbox::up();
         let mut surroundings = Surroundings::of(&sandbox);
@@ -320,7 +351,7 @@ fn smoke_reads_the_hostname_and_the_tool_call_from_the_database() {
             assert_eq!(ended.json()["heartbeat"]["hostname"], hostname);
             assert_eq!(ended.json()["tool_call"]["tool_name"], "bash");
         } else {
-            let words = "a heartbeat of `ip-of-another-machine` for cust_b4_smoke";
+            let words = "is of `ip-of-another-machine`, which is not this host";
             assert!(ended.stderr.contains(words), "{ended:?}");
         }
         let left = surroundings.m8trx(&["smoke", "--cleanup", "--yes"]);
@@ -347,11 +378,40 @@ fn a_database_that_cannot_be_asked_is_told_without_its_password() {
     ] {
         let file = surroundings.file("database-url", url);
         surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", file.to_str().unwrap());
-        let ended = surroundings.m8trx(&["onboard", "cust_a", "--yes"]);
-        ended.assert_code(1);
+        // Known before anything is made.
+        let changes = sandbox.changes();
+        let ended = surroundings.m8trx(&["onboard", "cust_b", "--yes"]);
+        ended.assert_code(3);
+        assert_eq!(sandbox.changes(), changes);
         assert!(ended.stderr.contains(words), "{ended:?}");
         assert!(ended.stderr.contains("brain.database_url"), "{ended:?}");
         assert!(!ended.stderr.contains("hunter"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_database_that_never_answers_is_given_up() {
+    let sandbox = RunningSandbox::up();
+    let mut surroundings = Surroundings::of(&sandbox);
+    surroundings
+        .m8trx(&["onboard", "cust_a", "--yes"])
+        .assert_code(0);
+    // It takes every connection and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("postgresql://brain:hunter2@127.0.0.1:{port}/brain");
+    let file = surroundings.file("database-url", &url);
+    surroundings.set("M8TRX_BRAIN_DATABASE_URL_FILE", file.to_str().unwrap());
+    for (arguments, code) in [
+        (&["onboard", "cust_b", "--yes", "--timeout", "10s"][..], 3),
+        (&["wait", "cust_a", "--timeout", "10s"], 1),
+        (&["events", "cust_a"], 1),
+    ] {
+        let began = Instant::now();
+        let ended = surroundings.m8trx(arguments);
+        ended.assert_code(code);
+        assert!(ended.stderr.contains("no answer within"), "{ended:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
     }
 }
 

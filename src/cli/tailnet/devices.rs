@@ -16,12 +16,12 @@ use super::super::target::Target;
 use super::client;
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
-use crate::brain::database::Database;
-use crate::brain::{Brain, BrainError, Heartbeat};
+use crate::brain::heartbeat::Host;
+use crate::brain::{Brain, BrainError, Feeds, Heartbeats};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::tailnet::devices::Device;
-use crate::tailnet::standing::{device_of_host, same_machine, trouble};
+use crate::tailnet::standing::{device_of_host, trouble};
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
 
@@ -57,9 +57,11 @@ struct Row {
     heartbeat: Option<HeartbeatCell>,
     problem: Option<String>,
     fix: Option<String>,
-    /// The host's own name, by which it signs its heartbeats.
+    /// The host's own name, by which a heartbeat without an id is known.
     #[serde(skip)]
     dns_name: Option<String>,
+    #[serde(skip)]
+    launched: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,25 +114,12 @@ async fn show(
         None => aws.customers_instances(None).await?,
     };
     let mut rows = join(only, &devices, &hosts);
-    let customers: Vec<CustomerId> = {
-        let mut all: Vec<_> = rows.iter().map(|row| row.customer.clone()).collect();
-        all.dedup();
-        all
-    };
-    let beats = heartbeats(customers, &aws, target, terminal).await;
+    let beats = heartbeats(&rows, &aws, target, terminal).await;
     for row in &mut rows {
-        let Some(beat) = beats.get(&row.customer) else {
+        let Some(beats) = beats.get(&row.customer) else {
             continue;
         };
-        // A heartbeat is the customer's; it belongs in the row of the machine that sent it.
-        let names = row
-            .dns_name
-            .iter()
-            .chain(row.device.iter().map(|device| &device.hostname));
-        if names
-            .into_iter()
-            .any(|name| same_machine(name, &beat.hostname))
-        {
+        if let Some(beat) = beats.of(row.machine()) {
             row.heartbeat = Some(HeartbeatCell {
                 hostname: beat.hostname.clone(),
                 ts: beat.ts,
@@ -220,20 +209,21 @@ fn row(customer: CustomerId, device: Option<&Device>, host: Option<&Instance>) -
         }),
         heartbeat: None,
         dns_name: host.and_then(|host| host.private_dns_name.clone()),
+        launched: host.and_then(|host| host.launched),
         problem,
         fix,
         customer,
     }
 }
 
-/// The newest heartbeat of each customer. What cannot be read is told once, and is no reason not to show the rest.
+/// The heartbeats of each customer. What cannot be read is reported once, and is no reason not to show the rest.
 async fn heartbeats(
-    customers: Vec<CustomerId>,
+    rows: &[Row],
     aws: &Aws,
     target: &Target,
     terminal: &Terminal,
-) -> BTreeMap<CustomerId, Heartbeat> {
-    if customers.is_empty() {
+) -> BTreeMap<CustomerId, Heartbeats> {
+    if rows.is_empty() {
         return BTreeMap::new();
     }
     // Nothing is asked: this command only shows.
@@ -241,29 +231,24 @@ async fn heartbeats(
         interactive: false,
         ..terminal.clone()
     };
-    let asked = async {
-        let url = brain_url(aws, &target.settings, &silent).await?;
-        let database = match &target.settings.brain.database_url {
-            Some(url) => Some(Database::connect(url).await.map_err(brain_failure)?),
-            None => None,
-        };
-        Ok::<_, Failure>((Brain::new(url), database))
-    };
-    let (brain, database) = match asked.await {
-        Ok(asked) => asked,
+    let feeds = match brain_url(aws, &target.settings, &silent).await {
+        Ok(url) => Feeds::new(Brain::new(url), target.settings.brain.database_url.clone()),
         Err(failure) => {
             terminal.warn(format!("no heartbeats: {}", failure.in_a_line()));
             return BTreeMap::new();
         }
     };
-    let since = Timestamp::now()
-        .checked_sub(LOOK_BACK)
-        .unwrap_or(Timestamp::UNIX_EPOCH);
-    let (brain, database) = (&brain, database.as_ref());
-    let answers: Vec<_> = futures::stream::iter(customers)
-        .map(|customer| async move {
-            let beat = heartbeat(&customer, aws, brain, database, since).await;
-            (customer, beat)
+    let mut hosts: BTreeMap<&CustomerId, Vec<Host<'_>>> = BTreeMap::new();
+    for row in rows {
+        hosts.entry(&row.customer).or_default().push(row.machine());
+    }
+    let feeds = &feeds;
+    let answers: Vec<_> = futures::stream::iter(hosts)
+        .map(|(customer, hosts)| async move {
+            (
+                customer.clone(),
+                of_customer(customer, &hosts, aws, feeds).await,
+            )
         })
         .buffer_unordered(AT_ONCE)
         .collect()
@@ -272,10 +257,9 @@ async fn heartbeats(
     let mut known: Vec<String> = Vec::new();
     for (customer, answer) in answers {
         match answer {
-            Ok(Some(beat)) => {
-                beats.insert(customer, beat);
+            Ok(all) => {
+                beats.insert(customer, all);
             }
-            Ok(None) => {}
             Err(failure) => {
                 let text = failure.in_a_line();
                 if !known.contains(&text) {
@@ -288,26 +272,28 @@ async fn heartbeats(
     beats
 }
 
-async fn heartbeat(
+async fn of_customer(
     customer: &CustomerId,
+    hosts: &[Host<'_>],
     aws: &Aws,
-    brain: &Brain,
-    database: Option<&Database>,
-    since: Timestamp,
-) -> Result<Option<Heartbeat>, Failure> {
-    if let Some(database) = database {
-        return database
-            .latest_heartbeat(customer, since)
-            .await
-            .map_err(brain_failure);
-    }
-    let Some(stored) = aws.parameter(&customer.brain_key_parameter()).await? else {
-        return Ok(None);
+    feeds: &Feeds,
+) -> Result<Heartbeats, Failure> {
+    let since = Timestamp::now()
+        .checked_sub(LOOK_BACK)
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let stored = match feeds.needs_key() {
+        true => aws.parameter(&customer.brain_key_parameter()).await?,
+        false => None,
     };
-    let key = BrainKey::parse(stored.value.expose_secret())
-        .map_err(|e| Failure::new(Kind::Precondition, &e))?;
-    brain
-        .latest_heartbeat(customer, &key, since)
+    let key = match stored {
+        Some(stored) => Some(
+            BrainKey::parse(stored.value.expose_secret())
+                .map_err(|e| Failure::new(Kind::Precondition, &e))?,
+        ),
+        None => None,
+    };
+    feeds
+        .heartbeats(customer, key.as_ref(), hosts, since)
         .await
         .map_err(brain_failure)
 }
@@ -317,6 +303,20 @@ fn brain_failure(error: BrainError) -> Failure {
 }
 
 impl Row {
+    /// The machine: its host, or what the device's name says, which ends in the instance's id.
+    fn machine(&self) -> Host<'_> {
+        let device = self.device.as_ref().map(|device| device.hostname.as_str());
+        let id_in_name = device.and_then(|name| name.rfind("i-").map(|at| &name[at..]));
+        Host {
+            id: match &self.host {
+                Some(host) => &host.instance_id,
+                None => id_in_name.unwrap_or_default(),
+            },
+            name: self.dns_name.as_deref().or(device),
+            launched: self.launched,
+        }
+    }
+
     fn state(&self) -> String {
         match &self.device {
             None => "no device".to_owned(),

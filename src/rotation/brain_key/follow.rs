@@ -8,17 +8,15 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Followed, Rotation};
-use crate::brain::BrainError;
 use crate::brain::client::KeyCheck;
-use crate::brain::database::Database;
-use crate::brain::events::{BrainEvent, HEARTBEAT};
+use crate::brain::heartbeat::Host;
+use crate::brain::{BrainError, Heartbeat, Heartbeats};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::BrainKey;
+use crate::wait::Wait;
 
 /// Heartbeats of this time are looked through.
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
-/// And at most so many.
-const MOST: usize = 100;
 /// How often the brain is asked, and how often EC2.
 const PACE: Duration = Duration::from_secs(2);
 const HOST_PACE: Duration = Duration::from_secs(10);
@@ -26,24 +24,12 @@ const HOST_PACE: Duration = Duration::from_secs(10);
 /// Every running host has beaten with the new key.
 pub struct HostsFollow(pub Arc<Rotation>);
 
-/// A heartbeat, as far as it tells who sent it with which key.
-struct Beat {
-    instance_id: Option<String>,
-    fingerprint: Option<String>,
-    ts: Timestamp,
-}
-
-impl Beat {
-    fn of(event: &BrainEvent) -> Option<Self> {
-        Some(Self {
-            instance_id: event.text("instance_id"),
-            fingerprint: event.text("key"),
-            ts: event.ts.at()?,
-        })
-    }
-
-    fn is_of(&self, host: &str) -> bool {
-        self.instance_id.as_deref() == Some(host)
+/// Heartbeats of a host by its id alone: the running ones are known by it.
+fn host(id: &str) -> Host<'_> {
+    Host {
+        id,
+        name: None,
+        launched: None,
     }
 }
 
@@ -59,36 +45,16 @@ impl HostsFollow {
             .collect())
     }
 
-    async fn database(&self) -> Result<Option<Database>, StepError> {
-        Ok(match &self.0.context.database_url {
-            Some(url) => Some(Database::connect(url).await?),
-            None => None,
-        })
-    }
-
-    async fn beats(
-        &self,
-        database: Option<&Database>,
-        key: &BrainKey,
-    ) -> Result<Vec<Beat>, BrainError> {
+    async fn beats(&self, hosts: &[String], key: &BrainKey) -> Result<Heartbeats, BrainError> {
         let context = &self.0.context;
         let since = Timestamp::now()
             .checked_sub(WINDOW)
             .unwrap_or(Timestamp::UNIX_EPOCH);
-        let feed = match database {
-            Some(database) => {
-                database
-                    .events(&context.customer, Some(&[HEARTBEAT]), since, MOST)
-                    .await?
-            }
-            None => {
-                context
-                    .brain
-                    .events(&context.customer, key, HEARTBEAT, since, MOST)
-                    .await?
-            }
-        };
-        Ok(feed.events.iter().filter_map(Beat::of).collect())
+        let hosts: Vec<Host<'_>> = hosts.iter().map(|id| host(id)).collect();
+        let feeds = context.feeds();
+        feeds
+            .heartbeats(&context.customer, Some(key), &hosts, since)
+            .await
     }
 
     /// The brain tells nothing of heartbeats over HTTP: known before anything is changed.
@@ -96,7 +62,7 @@ impl HostsFollow {
         let Some(key) = self.stored_key().await? else {
             return Ok(());
         };
-        match self.beats(self.database().await?.as_ref(), &key).await {
+        match self.beats(&[], &key).await {
             // A refused key is a reason to rotate it.
             Ok(_) | Err(BrainError::Refused { .. }) => Ok(()),
             Err(e) => Err(e.into()),
@@ -121,27 +87,16 @@ impl HostsFollow {
         });
     }
 
-    fn not_followed(&self, waiting: &[String], beats: &[Beat]) -> StepError {
-        let last = |host: &String| {
-            let newest = beats
-                .iter()
-                .filter(|beat| beat.is_of(host))
-                .max_by_key(|beat| beat.ts);
-            match newest {
-                None => format!("{host}: no heartbeat in the last hour"),
-                Some(Beat {
-                    fingerprint: None,
-                    ts,
-                    ..
-                }) => {
-                    format!(
-                        "{host}: last heartbeat at {ts}; it does not say which key it came with"
-                    )
-                }
-                Some(Beat { ts, .. }) => {
-                    format!("{host}: last heartbeat at {ts}, with another key")
-                }
+    fn not_followed(&self, waiting: &[String], beats: &Heartbeats) -> StepError {
+        let last = |id: &String| match beats.of(host(id)) {
+            None => match beats.instead_of(host(id)) {
+                Some(instead) => format!("{id}: no heartbeat in the last hour; {instead}"),
+                None => format!("{id}: no heartbeat in the last hour"),
+            },
+            Some(Heartbeat { key: None, ts, .. }) => {
+                format!("{id}: last heartbeat at {ts}; it does not say which key it came with")
             }
+            Some(Heartbeat { ts, .. }) => format!("{id}: last heartbeat at {ts}, with another key"),
         };
         StepError::KeyNotFollowed {
             customer: self.0.context.customer.to_string(),
@@ -155,73 +110,60 @@ impl HostsFollow {
         let (_, after) = self.0.both()?;
         let context = &self.0.context;
         let mark = after.key.fingerprint();
-        let database = self.database().await?;
         let mut waiting = self.running().await?;
-        let began = Instant::now();
+        let mut wait = Wait::new(run, context.timeout);
         let mut hosts_asked = Instant::now();
-        let mut beats = Vec::new();
+        let mut beats = Heartbeats::new(Vec::new(), Timestamp::now());
         // A heartbeat script that does not say which key it used: what comes after the old key was revoked came with the
         // new one.
         let mut before: Option<HashMap<String, Timestamp>> = None;
-        let mut told = 0;
         while !waiting.is_empty() {
-            match self.beats(database.as_ref(), &after.key).await {
-                Ok(now) => beats = now,
-                // The brain or the tailnet may be away for a moment; the answer to the last question counts.
-                Err(e @ BrainError::Unreachable { .. }) if began.elapsed() < context.timeout => {
-                    run.progress(e.to_string());
-                }
-                Err(e) => return Err(e.into()),
+            if let Some(now) = wait.ask(self.beats(&waiting, &after.key)).await? {
+                beats = now;
             }
             if self.0.revoked().is_some() && before.is_none() {
-                let newest =
-                    |host: &String| beats.iter().filter(|b| b.is_of(host)).map(|b| b.ts).max();
+                let newest = |id: &String| beats.of(host(id)).map(|beat| beat.ts);
                 before = Some(
                     waiting
                         .iter()
-                        .map(|host| (host.clone(), newest(host).unwrap_or(Timestamp::UNIX_EPOCH)))
+                        .map(|id| (id.clone(), newest(id).unwrap_or(Timestamp::UNIX_EPOCH)))
                         .collect(),
                 );
             }
-            waiting.retain(|host| {
-                let came = beats.iter().find(|beat| {
-                    beat.is_of(host)
-                        && match (&beat.fingerprint, &before) {
-                            (Some(fingerprint), _) => *fingerprint == mark,
-                            (None, Some(before)) => {
-                                before.get(host).is_some_and(|last| beat.ts > *last)
-                            }
-                            (None, None) => false,
-                        }
-                });
+            waiting.retain(|id| {
+                let came = beats
+                    .all_of(host(id))
+                    .find(|beat| match (&beat.key, &before) {
+                        (Some(fingerprint), _) => *fingerprint == mark,
+                        (None, Some(before)) => before.get(id).is_some_and(|last| beat.ts > *last),
+                        (None, None) => false,
+                    });
                 if let Some(beat) = came {
-                    self.note(host, beat.ts);
+                    self.note(id, beat.ts);
                 }
                 came.is_none()
             });
             if waiting.is_empty() {
                 break;
             }
-            if told != waiting.len() {
-                told = waiting.len();
-                run.progress(format!(
-                    "waiting for {} to beat with the new key; a host looks for one every five minutes",
-                    waiting.join(", ")
-                ));
-            }
-            if began.elapsed() >= context.timeout {
+            wait.progress(format!(
+                "waiting for {} to beat with the new key; a host looks for one every five minutes",
+                waiting.join(", ")
+            ));
+            if wait.is_over() {
                 return Err(self.not_followed(&waiting, &beats));
             }
             if hosts_asked.elapsed() >= HOST_PACE {
                 hosts_asked = Instant::now();
-                let running = self.running().await?;
-                waiting.retain(|host| running.contains(host));
-                if context.brain.check_key(&after.key).await? == KeyCheck::Refused {
+                // EC2 and the brain may be away for a moment: who runs and what the brain thinks of the key can be asked later.
+                if let Ok(running) = self.running().await {
+                    waiting.retain(|id| running.contains(id));
+                }
+                if wait.ask(context.brain.check_key(&after.key)).await? == Some(KeyCheck::Refused) {
                     return Err(self.refused());
                 }
             }
-            run.pause(PACE.min(context.timeout.saturating_sub(began.elapsed())))
-                .await?;
+            wait.pause(PACE).await?;
         }
         Ok(())
     }
