@@ -18,6 +18,7 @@ pub mod removal;
 pub mod rotation;
 pub mod sandbox;
 pub mod secret;
+pub mod secret_file;
 pub mod smoke;
 pub mod status;
 pub mod steps;

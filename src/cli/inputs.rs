@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::plan::Observation;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
+use crate::secret_file;
 use crate::steps::{Context, Mint};
 use crate::tailnet::keys::how_to_make_a_key;
 use crate::terminal::Terminal;
@@ -90,6 +91,15 @@ pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failu
         )
     };
     let mut text = String::new();
+    if file != Path::new("-")
+        && let Err(problem @ secret_file::Problem::Open(_)) = secret_file::check(file)
+    {
+        return Err(Failure::words(
+            Kind::Precondition,
+            format!("the file {} with the {what} {problem}", file.display()),
+        )
+        .hint(secret_file::remedy(file)));
+    }
     if file == Path::new("-") {
         std::io::stdin().take(MOST).read_to_string(&mut text)
     } else {

@@ -19,7 +19,6 @@ use super::execution::{execute, observe, step_failure};
 use super::inputs::{Given, give_tailscale_key};
 use super::onboarding::stdout_failed;
 use super::target::Target;
-use due::Left;
 use crate::aws::Aws;
 use crate::config::{self, Flags};
 use crate::customer::CustomerId;
@@ -31,6 +30,7 @@ use crate::steps::Context;
 use crate::tailnet::Tailnet;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
+use due::Left;
 
 /// Parameter Store takes three writes a second (`PutParameter`, default quota).
 const PACE: Duration = Duration::from_millis(340);
@@ -323,7 +323,12 @@ async fn rotate(
     let looked: Vec<(CustomerId, Result<Looked, Failure>)> =
         futures::stream::iter(customers(args, &aws).await?)
             .map(|customer| {
-                let look = look(customer.clone(), aws.clone(), tailnet.clone(), given.clone());
+                let look = look(
+                    customer.clone(),
+                    aws.clone(),
+                    tailnet.clone(),
+                    given.clone(),
+                );
                 async { (customer, look.await) }
             })
             .buffered(LOOKS)
@@ -369,9 +374,14 @@ async fn rotate(
             .is_some_and(|at| now.duration_since(at).unsigned_abs() >= least),
         _ => true,
     };
-    let is_due = |looked: &Looked| args.due.is_none_or(|within| left(looked).is_due(within, now));
+    let is_due = |looked: &Looked| {
+        args.due
+            .is_none_or(|within| left(looked).is_due(within, now))
+    };
     let is_chosen = |looked: &Looked| {
-        let named = wanted.as_ref().is_none_or(|wanted| wanted.contains(looked.customer()));
+        let named = wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.contains(looked.customer()));
         named && is_old(looked) && is_due(looked)
     };
     let (chosen, young): (Vec<_>, Vec<_>) = looked.into_iter().partition(is_chosen);
@@ -413,7 +423,11 @@ async fn rotate(
         };
         result.customers.extend(chosen.iter().map(ends));
         if chosen.is_empty() {
-            result.outcome = if unfit.is_empty() { "nothing-due" } else { "failed" };
+            result.outcome = if unfit.is_empty() {
+                "nothing-due"
+            } else {
+                "failed"
+            };
         }
         terminal.result(&result).map_err(stdout_failed)?;
         return match unfit.into_iter().next() {
@@ -464,7 +478,10 @@ async fn rotate(
             failure.within(format!("the key of {customer} was not replaced"))
         });
     }
-    let replaced = result.customers.iter().any(|line| line.version_after.is_some());
+    let replaced = result
+        .customers
+        .iter()
+        .any(|line| line.version_after.is_some());
     if let Some(failure) = &mut failure
         && replaced
         && failure.kind != Kind::Interrupted

@@ -44,6 +44,14 @@ pub(super) fn check_region(region: &str) -> Result<(), ConfigError> {
     }
 }
 
+/// A region as a person types it.
+pub fn parse_region(region: &str) -> Result<(), String> {
+    check_region(region).map_err(|error| match error {
+        ConfigError::Value { reason, .. } => reason,
+        other => other.to_string(),
+    })
+}
+
 pub(super) fn brain_url(origin: &str, text: &str) -> Result<BrainUrl, ConfigError> {
     text.parse().map_err(|e| ConfigError::Value {
         origin: origin.to_owned(),

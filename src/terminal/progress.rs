@@ -50,7 +50,15 @@ impl Progress {
     }
 
     fn plain(&self, event: &Event) {
-        let line = match event {
+        if let Some(line) = line(event) {
+            self.terminal.say(line);
+        }
+    }
+}
+
+/// An event as a plain line; `None` for what is shown in no line.
+pub fn line<S: std::fmt::Display>(event: &Event<S>) -> Option<String> {
+    Some(match event {
             Event::StepUnchanged { step, detail } => format!("{step}: unchanged: {detail}"),
             Event::StepProgress { step, message } => format!("{step}: {message}"),
             Event::StepFinished {
@@ -65,11 +73,9 @@ impl Progress {
             ),
             Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
             Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
-                return;
+                return None;
             }
-        };
-        self.terminal.say(line);
-    }
+    })
 }
 
 impl Live {

@@ -107,6 +107,16 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    /// A file that nobody else can read, as secrets must be.
+    pub fn secret(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.file(name, text);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+}
+
 pub fn ended(command: &mut Command) -> Ended {
     let output = command.output().unwrap();
     Ended {

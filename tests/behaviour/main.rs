@@ -20,6 +20,7 @@ mod operator_policy;
 mod params;
 mod patterns;
 mod rotate_brain_key;
+mod rotate_due;
 mod rotate_tailscale_key;
 mod sandbox_up;
 mod secrets;

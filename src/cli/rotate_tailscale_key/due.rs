@@ -112,7 +112,11 @@ pub(super) async fn ask_which(
     rows.sort_by(|a, b| (a.left, &a.customer).cmp(&(b.left, &b.customer)));
     let customer_width = rows.iter().map(|row| row.customer.as_str().len()).max();
     let customer_width = customer_width.unwrap_or_default();
-    let key_width = rows.iter().map(|row| row.key.len()).max().unwrap_or_default();
+    let key_width = rows
+        .iter()
+        .map(|row| row.key.len())
+        .max()
+        .unwrap_or_default();
     terminal.say("Tailscale auth keys, the one that ends first at the top:");
     for (number, row) in rows.iter().enumerate() {
         terminal.say(format!(
@@ -123,7 +127,10 @@ pub(super) async fn ask_which(
             row.left.words(now)
         ));
     }
-    let known = rows.iter().map(|row| (row.customer.clone(), row.left)).collect::<Vec<_>>();
+    let known = rows
+        .iter()
+        .map(|row| (row.customer.clone(), row.left))
+        .collect::<Vec<_>>();
     let check = {
         let known = known.clone();
         move |answer: &str| chosen(answer, &known, now).map(drop)
@@ -153,7 +160,10 @@ fn chosen(
     now: Timestamp,
 ) -> Result<HashSet<CustomerId>, String> {
     let mut chosen = HashSet::new();
-    for word in answer.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
+    for word in answer
+        .split([' ', ',', '\t'])
+        .filter(|word| !word.is_empty())
+    {
         match word {
             "none" => {}
             "all" => chosen.extend(rows.iter().map(|(customer, _)| customer.clone())),
@@ -209,7 +219,10 @@ mod tests {
         assert_eq!(names("1, 3"), Ok("cust_dead cust_later".to_owned()));
         assert_eq!(names("cust_soon 2"), Ok("cust_soon".to_owned()));
         assert_eq!(names("due"), Ok("cust_dead cust_soon".to_owned()));
-        assert_eq!(names("all"), Ok("cust_dead cust_later cust_soon".to_owned()));
+        assert_eq!(
+            names("all"),
+            Ok("cust_dead cust_later cust_soon".to_owned())
+        );
         for wrong in ["0", "4", "yes", "cust_other", "1 x"] {
             names(wrong).unwrap_err();
         }
@@ -223,9 +236,16 @@ mod tests {
             (Left::Unknown, true, "nothing says when it ends"),
             (Left::Until(day(99), true), true, "ended 24 h ago"),
             (Left::Until(day(114), true), true, "14 d left"),
-            (Left::Until(day(115), false), false, "15 d left at the latest"),
+            (
+                Left::Until(day(115), false),
+                false,
+                "15 d left at the latest",
+            ),
         ] {
-            assert_eq!((left.is_due(SOON, now), left.words(now).as_str()), (due, words));
+            assert_eq!(
+                (left.is_due(SOON, now), left.words(now).as_str()),
+                (due, words)
+            );
         }
     }
 }
