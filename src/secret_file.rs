@@ -27,7 +27,10 @@ pub fn check(path: &Path) -> Result<(), Problem> {
 
 /// What to do about it.
 pub fn remedy(path: &Path) -> String {
-    format!("chmod 600 {}", shell_words::quote(&path.display().to_string()))
+    format!(
+        "chmod 600 {}",
+        shell_words::quote(&path.display().to_string())
+    )
 }
 
 #[cfg(test)]
@@ -42,7 +45,13 @@ mod tests {
         let path = directory.path().join("key");
         assert!(matches!(check(&path), Err(Problem::Unreadable(_))));
         std::fs::write(&path, "secret").unwrap();
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(check(&path).is_ok(), good, "{mode:o}");
         }

@@ -237,10 +237,6 @@ pub const COMMANDS: &[CommandCalls] = &[
         ],
     },
     CommandCalls {
-        command: "init",
-        parts: &[CONNECT, &[DESCRIBE_SUBNETS]],
-    },
-    CommandCalls {
         command: "ssh",
         parts: &[CONNECT, &[DESCRIBE_INSTANCES]],
     },

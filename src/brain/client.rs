@@ -219,7 +219,10 @@ impl Brain {
 
     /// Whose events a key sees: the customer of any of them. `None` where there are none yet.
     pub async fn customer_of(&self, key: &BrainKey) -> Result<Option<String>, BrainError> {
-        let query = [("event_type", "heartbeat".to_owned()), ("limit", "1".to_owned())];
+        let query = [
+            ("event_type", "heartbeat".to_owned()),
+            ("limit", "1".to_owned()),
+        ];
         let answer = self
             .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
             .await?;

@@ -54,7 +54,10 @@ pub fn man(args: &ManArgs, terminal: &Terminal) -> Result<(), Failure> {
     let failed = |e: std::io::Error| {
         Failure::words(
             Kind::Precondition,
-            format!("the pages cannot be written to {}: {e}", directory.display()),
+            format!(
+                "the pages cannot be written to {}: {e}",
+                directory.display()
+            ),
         )
     };
     std::fs::create_dir_all(directory).map_err(failed)?;

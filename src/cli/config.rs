@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::Global;
 use super::onboarding::stdout_failed;
-use crate::config::shown::{self, Origin, Shown};
 use crate::config::Settings;
+use crate::config::shown::{self, Origin, Shown};
 use crate::terminal::Terminal;
 use crate::terminal::failure::Failure;
 
@@ -74,7 +74,10 @@ impl fmt::Display for Settled {
         match (&self.file, self.file_exists) {
             (Some(file), true) => writeln!(f, "Configuration file: {file}")?,
             (Some(file), false) => {
-                writeln!(f, "Configuration file: {file} (not there; m8trx init writes one)")?;
+                writeln!(
+                    f,
+                    "Configuration file: {file} (not there; m8trx init writes one)"
+                )?;
             }
             (None, _) => writeln!(f, "Configuration file: none")?,
         }

@@ -62,9 +62,15 @@ fn command(words: &[&str]) -> Result<String, Failure> {
         let Some(found) = command.find_subcommand_mut(word) else {
             return Err(Failure::words(
                 Kind::Usage,
-                format!("there is no command and no topic `{}`", words.join(" ").escape_debug()),
+                format!(
+                    "there is no command and no topic `{}`",
+                    words.join(" ").escape_debug()
+                ),
             )
-            .hint(format!("topics: {}; commands: m8trx --help", TOPICS.join(", "))));
+            .hint(format!(
+                "topics: {}; commands: m8trx --help",
+                TOPICS.join(", ")
+            )));
         };
         command = found;
     }
@@ -97,18 +103,40 @@ Secrets stand in files of their own, which only you may read (chmod 600).\n",
 
 /// Every variable that is looked at.
 fn environment() -> String {
-    let mut text = String::from("Variables of the environment; an empty one counts as not set.\n\n");
+    let mut text =
+        String::from("Variables of the environment; an empty one counts as not set.\n\n");
     let own = [
-        ("M8TRX_CONFIG", "the configuration file [default: ~/.config/m8trx/config.toml]"),
-        ("XDG_CONFIG_HOME", "where m8trx/config.toml is looked for [default: ~/.config]"),
-        ("XDG_STATE_HOME", "where m8trx/runs keeps the journals of runs [default: ~/.local/state]"),
+        (
+            "M8TRX_CONFIG",
+            "the configuration file [default: ~/.config/m8trx/config.toml]",
+        ),
+        (
+            "XDG_CONFIG_HOME",
+            "where m8trx/config.toml is looked for [default: ~/.config]",
+        ),
+        (
+            "XDG_STATE_HOME",
+            "where m8trx/runs keeps the journals of runs [default: ~/.local/state]",
+        ),
         ("NO_COLOR", "no colours where it is set"),
-        ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies, except to this machine"),
+        (
+            "HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
+            "proxies, except to this machine",
+        ),
     ];
     let aws = [
-        ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN", "credentials, as the aws command takes them"),
-        ("AWS_DEFAULT_REGION", "AWS region, where AWS_REGION is not set"),
-        ("AWS_ENDPOINT_URL_SSM, _IAM, _EC2, _STS", "one endpoint for one AWS service"),
+        (
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+            "credentials, as the aws command takes them",
+        ),
+        (
+            "AWS_DEFAULT_REGION",
+            "AWS region, where AWS_REGION is not set",
+        ),
+        (
+            "AWS_ENDPOINT_URL_SSM, _IAM, _EC2, _STS",
+            "one endpoint for one AWS service",
+        ),
     ];
     let settings = SETTINGS
         .iter()

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::Global;
 use super::onboarding::stdout_failed;
 use crate::aws::{Aws, AwsSettings};
+use crate::brain::client::KeyCheck;
 use crate::brain::database::Database;
-use crate::brain::{Brain, BrainUrl, KeyCheck};
+use crate::brain::{Brain, BrainUrl};
 use crate::config::{Settings, parse_region, shown};
 use crate::secret::BrainKey;
 use crate::secret_file;
@@ -71,13 +72,18 @@ pub async fn run(args: &InitArgs, global: &Global, terminal: &Terminal) -> Resul
             Kind::Usage,
             "init asks questions, and there is no terminal to ask them",
         )
-        .hint("run it at a terminal, without --yes; for machines, write the file: m8trx help config"));
+        .hint(
+            "run it at a terminal, without --yes; for machines, write the file: m8trx help config",
+        ));
     }
     let flags = global.flags();
     let environment = |name: &str| std::env::var(name).ok();
     let path = shown::file(&flags, &environment).ok_or_else(|| {
-        Failure::words(Kind::Precondition, "neither HOME nor XDG_CONFIG_HOME is set")
-            .hint("name the file: m8trx init --config FILE")
+        Failure::words(
+            Kind::Precondition,
+            "neither HOME nor XDG_CONFIG_HOME is set",
+        )
+        .hint("name the file: m8trx init --config FILE")
     })?;
     if path.exists() && !args.force {
         return Err(Failure::words(
@@ -86,7 +92,9 @@ pub async fn run(args: &InitArgs, global: &Global, terminal: &Terminal) -> Resul
         )
         .hint("m8trx config show shows it; m8trx init --force asks anew and keeps the old one beside it"));
     }
-    terminal.say("Each answer is tried. `-` leaves something out; Ctrl-C stops, and nothing is written.");
+    terminal.say(
+        "Each answer is tried. `-` leaves something out; Ctrl-C stops, and nothing is written.",
+    );
     let (aws, mut answers) = account(global, terminal).await?;
     brain(&mut answers, terminal).await?;
     tailscale(&mut answers, terminal).await?;
@@ -115,7 +123,9 @@ async fn optional(
     terminal: &Terminal,
 ) -> Result<Option<String>, Failure> {
     let suggestion = suggestion.unwrap_or_else(|| "-".to_owned());
-    let answer = terminal.input(question, Some(suggestion), |_: &str| Ok(())).await?;
+    let answer = terminal
+        .input(question, Some(suggestion), |_: &str| Ok(()))
+        .await?;
     let answer = answer.trim().to_owned();
     Ok((!answer.is_empty() && answer != "-").then_some(answer))
 }
@@ -129,10 +139,7 @@ fn path(answer: &str) -> PathBuf {
 }
 
 /// Asks for a file with a secret until there is one that only its owner reads.
-async fn secret_path(
-    question: &str,
-    terminal: &Terminal,
-) -> Result<Option<PathBuf>, Failure> {
+async fn secret_path(question: &str, terminal: &Terminal) -> Result<Option<PathBuf>, Failure> {
     loop {
         let Some(answer) = optional(question, None, terminal).await? else {
             return Ok(None);
@@ -151,13 +158,27 @@ async fn secret_path(
 }
 
 async fn account(global: &Global, terminal: &Terminal) -> Result<(Aws, Answers), Failure> {
-    let mut suggested = global.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+    let mut suggested = global
+        .region
+        .clone()
+        .or_else(|| std::env::var("AWS_REGION").ok());
     loop {
         let has_keys = std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
-        let default = if has_keys { None } else { Some("default".to_owned()) };
+        let default = if has_keys {
+            None
+        } else {
+            Some("default".to_owned())
+        };
         let profile = match &global.profile {
             Some(profile) => Some(profile.clone()),
-            None => optional("AWS profile (- for the environment's credentials)", default, terminal).await?,
+            None => {
+                optional(
+                    "AWS profile (- for the environment's credentials)",
+                    default,
+                    terminal,
+                )
+                .await?
+            }
         };
         let region = terminal
             .input("AWS region", suggested.clone(), |text: &str| {
@@ -176,8 +197,14 @@ async fn account(global: &Global, terminal: &Terminal) -> Result<(Aws, Answers),
         };
         match Aws::connect(&settings).await {
             Ok(aws) => {
-                terminal.say(format!("  account {}, region {region}, as {}", aws.account, aws.identity));
-                if terminal.confirm("Is this the account of your customers?", true).await? {
+                terminal.say(format!(
+                    "  account {}, region {region}, as {}",
+                    aws.account, aws.identity
+                ));
+                if terminal
+                    .confirm("Is this the account of your customers?", true)
+                    .await?
+                {
                     let answers = Answers {
                         profile,
                         region,
@@ -219,7 +246,9 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
         let no_key = BrainKey::parse("m8trx-asks-whether-this-is-a-brain")
             .map_err(|e| Failure::new(Kind::Other, &e))?;
         match brain.check_key(&no_key).await {
-            Ok(KeyCheck::Accepted) => terminal.warn("what answers there takes every key: it is no brain"),
+            Ok(KeyCheck::Accepted) => {
+                terminal.warn("what answers there takes every key: it is no brain")
+            }
             Ok(_) => {
                 terminal.say("  it answers");
                 break Some(brain);
@@ -231,7 +260,8 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
         }
     };
     loop {
-        let question = "File with the brain's admin token, to mint keys (- where a command mints them)";
+        let question =
+            "File with the brain's admin token, to mint keys (- where a command mints them)";
         let Some(file) = secret_path(question, terminal).await? else {
             break;
         };
@@ -259,7 +289,11 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
             break;
         };
         match shell_words::split(&command) {
-            Ok(words) if words.first().is_some_and(|program| super::doctor::is_program(program)) => {
+            Ok(words)
+                if words
+                    .first()
+                    .is_some_and(|program| super::doctor::is_program(program)) =>
+            {
                 terminal.say("  its program is there; it is run when a key is needed");
                 answers.mint_command = Some(words);
                 break;
@@ -280,7 +314,11 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
         match Database::connect(&url).await {
             Ok(database) => match database.has_index().await {
                 Ok(indexed) => {
-                    terminal.say(if indexed { "  it answers" } else { "  it answers; `events` has no index by customer" });
+                    terminal.say(if indexed {
+                        "  it answers"
+                    } else {
+                        "  it answers; `events` has no index by customer"
+                    });
                     answers.database_url_file = Some(file);
                     return Ok(());
                 }
@@ -295,7 +333,13 @@ async fn tailscale(answers: &mut Answers, terminal: &Terminal) -> Result<(), Fai
     terminal.say("Tailscale's OAuth client mints auth keys: https://login.tailscale.com/admin/settings/oauth (README says which scopes).");
     loop {
         let suggestion = std::env::var("M8TRX_TAILSCALE_CLIENT_ID").ok();
-        let Some(id) = optional("Id of the OAuth client (- to paste auth keys)", suggestion, terminal).await? else {
+        let Some(id) = optional(
+            "Id of the OAuth client (- to paste auth keys)",
+            suggestion,
+            terminal,
+        )
+        .await?
+        else {
             return Ok(());
         };
         let Some(file) = secret_path("File with its secret", terminal).await? else {
@@ -314,8 +358,11 @@ async fn tailscale(answers: &mut Answers, terminal: &Terminal) -> Result<(), Fai
             terminal.warn(Failure::from(error).in_a_line());
             continue;
         }
-        let (policy, devices, keys) =
-            tokio::join!(tailnet.policy_file(), tailnet.devices(), tailnet.auth_keys());
+        let (policy, devices, keys) = tokio::join!(
+            tailnet.policy_file(),
+            tailnet.devices(),
+            tailnet.auth_keys()
+        );
         for (scope, error) in [
             ("policy_file", policy.err()),
             ("devices", devices.err()),
@@ -323,7 +370,9 @@ async fn tailscale(answers: &mut Answers, terminal: &Terminal) -> Result<(), Fai
         ] {
             match error {
                 None => terminal.say(format!("  {scope}: it reads them")),
-                Some(error) => terminal.warn(format!("{scope}: {}", Failure::from(error).in_a_line())),
+                Some(error) => {
+                    terminal.warn(format!("{scope}: {}", Failure::from(error).in_a_line()))
+                }
             }
         }
         answers.client = Some((id, file));
@@ -344,7 +393,13 @@ async fn subnet(aws: &Aws, answers: &mut Answers, terminal: &Terminal) -> Result
         terminal.say(format!("  {:>3}  {subnet}", number + 1));
     }
     loop {
-        let Some(answer) = optional("Subnet of new hosts, by number or id (- for the default VPC)", None, terminal).await? else {
+        let Some(answer) = optional(
+            "Subnet of new hosts, by number or id (- for the default VPC)",
+            None,
+            terminal,
+        )
+        .await?
+        else {
             return Ok(());
         };
         let by_number = answer
@@ -362,9 +417,9 @@ async fn subnet(aws: &Aws, answers: &mut Answers, terminal: &Terminal) -> Result
     }
 }
 
-/// A value as TOML has it.
+/// A text as TOML has it: JSON's strings are TOML's basic strings.
 fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    serde_json::Value::from(text).to_string()
 }
 
 /// The file: each setting with what it is for, those that were not given as comments.
@@ -377,7 +432,10 @@ fn text(answers: &Answers) -> String {
     let mut section = "";
     for setting in shown::SETTINGS {
         let (own, key) = setting.key.split_once('.').unwrap_or(("", setting.key));
-        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| quoted(&path.display().to_string()));
+        let file = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map(|path| quoted(&path.display().to_string()))
+        };
         let value = match setting.key {
             "aws.profile" => answers.profile.as_deref().map(quoted),
             "aws.region" => Some(quoted(&answers.region)),

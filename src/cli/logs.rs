@@ -159,7 +159,12 @@ async fn remote(
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| Failure::words(Kind::Other, format!("the command that reads them cannot be started: {e}")))?;
+        .map_err(|e| {
+            Failure::words(
+                Kind::Other,
+                format!("the command that reads them cannot be started: {e}"),
+            )
+        })?;
     let Some(stdout) = child.stdout.take() else {
         return Ok(false);
     };
@@ -183,13 +188,20 @@ async fn remote(
                 }
             }
             Ok(None) => break,
-            Err(e) => return Err(Failure::words(Kind::Other, format!("the log cannot be read: {e}"))),
+            Err(e) => {
+                return Err(Failure::words(
+                    Kind::Other,
+                    format!("the log cannot be read: {e}"),
+                ));
+            }
         }
     }
-    let ended = child
-        .wait()
-        .await
-        .map_err(|e| Failure::words(Kind::Other, format!("the command that reads them could not be waited for: {e}")))?;
+    let ended = child.wait().await.map_err(|e| {
+        Failure::words(
+            Kind::Other,
+            format!("the command that reads them could not be waited for: {e}"),
+        )
+    })?;
     Ok(came || ended.success())
 }
 

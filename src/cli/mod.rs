@@ -60,7 +60,11 @@ More: m8trx help exit-codes|config|environment|sandbox|security";
 /// Turns a fresh customer EC2 into a host that reports to the brain.
 #[derive(Debug, Parser)]
 #[command(name = "m8trx", about, after_help = FIRST_STEPS, arg_required_else_help = true)]
-#[command(disable_version_flag = true, disable_help_subcommand = true, subcommand_required = false)]
+#[command(
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    subcommand_required = false
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -260,8 +264,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let asks_for_json = arguments.iter().enumerate().any(|(index, word)| {
         let after = || arguments.get(index + 1).is_some_and(|next| next == "json");
-        matches!(word.as_str(), "--json" | "--output=json" | "-ojson" | "-o=json")
-            || matches!(word.as_str(), "--output" | "-o") && after()
+        matches!(
+            word.as_str(),
+            "--json" | "--output=json" | "-ojson" | "-o=json"
+        ) || matches!(word.as_str(), "--output" | "-o") && after()
     });
     let rendered = error.render().to_string();
     let mut lines = rendered.lines().filter(|line| !line.trim().is_empty());
@@ -270,7 +276,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     let terminal = Terminal::detect(OutputFormat::Json, true, false).muted();
     if asks_for_json {
         Failure::words(Kind::Usage, first).show(&terminal);
-    } else if rendered.contains("m8trx onboard") && error.kind() == ErrorKind::MissingRequiredArgument {
+    } else if rendered.contains("m8trx onboard")
+        && error.kind() == ErrorKind::MissingRequiredArgument
+    {
         Terminal::detect(OutputFormat::Human, true, false).say(
             "\nFor example: m8trx onboard cust_acme; to try it without an account: m8trx onboard cust_acme --sandbox",
         );

@@ -31,7 +31,10 @@ pub(super) enum Way {
     /// The host's name in the tailnet.
     Tailscale(String),
     /// What the `aws` command is told besides.
-    SessionManager { instance: String, place: Vec<String> },
+    SessionManager {
+        instance: String,
+        place: Vec<String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -72,9 +75,11 @@ async fn peer(host: &Instance) -> Result<String, String> {
     let status: Status = serde_json::from_slice(&output.stdout)
         .map_err(|_| "`tailscale status --json` answers something else".to_owned())?;
     let peers = status.peers.unwrap_or_default();
-    let found = peers
-        .values()
-        .filter(|peer| peer.name().to_lowercase().ends_with(&host.id.to_lowercase()));
+    let found = peers.values().filter(|peer| {
+        peer.name()
+            .to_lowercase()
+            .ends_with(&host.id.to_lowercase())
+    });
     match found.max_by_key(|peer| peer.online) {
         Some(peer) if peer.online => Ok(peer.name().to_owned()),
         Some(_) => Err(format!("{} is in the tailnet, and offline", host.id)),
@@ -178,7 +183,9 @@ impl Way {
             }
             Self::SessionManager { instance, place } => {
                 let mut command = Command::new("aws");
-                command.args(["ssm", "start-session", "--target", instance]).args(place);
+                command
+                    .args(["ssm", "start-session", "--target", instance])
+                    .args(place);
                 if !remote.is_empty() {
                     let line = serde_json::json!({ "command": [remote.join(" ")] });
                     command.args(["--document-name", "AWS-StartInteractiveCommand"]);

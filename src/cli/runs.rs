@@ -101,7 +101,10 @@ impl Run {
             None => return "no end: killed, or still going on".to_owned(),
         };
         match self.elapsed_ms {
-            Some(elapsed) => format!("{word} after {}", text::duration(Duration::from_millis(elapsed))),
+            Some(elapsed) => format!(
+                "{word} after {}",
+                text::duration(Duration::from_millis(elapsed))
+            ),
             None => word.to_owned(),
         }
     }
@@ -125,7 +128,9 @@ impl fmt::Display for Runs {
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(["RUN", "STARTED", "COMMAND", "CUSTOMER", "ACCOUNT", "REGION", "END"]);
+            .set_header([
+                "RUN", "STARTED", "COMMAND", "CUSTOMER", "ACCOUNT", "REGION", "END",
+            ]);
         for run in &self.runs {
             table.add_row([
                 run.number.to_string(),
@@ -160,7 +165,10 @@ impl fmt::Display for Replayed {
         )?;
         for recorded in &self.events {
             if let Some(line) = progress::line(&recorded.event) {
-                let after = recorded.ts.duration_since(run.started).max(SignedDuration::ZERO);
+                let after = recorded
+                    .ts
+                    .duration_since(run.started)
+                    .max(SignedDuration::ZERO);
                 let after = Duration::try_from(after).unwrap_or_default();
                 let after = text::duration(after);
                 writeln!(f, "{after:>10}  {}", text::foreign(&line, LONGEST))?;
@@ -179,9 +187,13 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Runs the subcommand.
 pub fn run(args: &RunsArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let directory = journal::default_directory(&|name| std::env::var(name).ok()).ok_or_else(|| {
-        Failure::words(Kind::Precondition, "neither XDG_STATE_HOME nor HOME is set: no journal is kept")
-    })?;
+    let directory =
+        journal::default_directory(&|name| std::env::var(name).ok()).ok_or_else(|| {
+            Failure::words(
+                Kind::Precondition,
+                "neither XDG_STATE_HOME nor HOME is set: no journal is kept",
+            )
+        })?;
     let journals = journal::journals(&directory).map_err(|e| unreadable(&directory, &e))?;
     if let Some(RunsCommand::Show { run }) = &args.command {
         return show(run, &journals, terminal);
@@ -196,7 +208,9 @@ pub fn run(args: &RunsArgs, terminal: &Terminal) -> Result<(), Failure> {
             continue;
         };
         runs.extend(Run::of(index + 1, path, &lines).filter(|run| {
-            args.customer.as_ref().is_none_or(|customer| *customer == run.customer)
+            args.customer
+                .as_ref()
+                .is_none_or(|customer| *customer == run.customer)
         }));
     }
     let runs = Runs {
@@ -209,7 +223,10 @@ pub fn run(args: &RunsArgs, terminal: &Terminal) -> Result<(), Failure> {
 }
 
 fn show(which: &str, journals: &[PathBuf], terminal: &Terminal) -> Result<(), Failure> {
-    let name = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = |path: &PathBuf| {
+        path.file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+    };
     let by_number = which
         .parse::<usize>()
         .ok()

@@ -113,7 +113,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let hint = match &error {
             ConnectError::NoRegion => {
-                Some("pass --region, or set AWS_REGION, or a region in the AWS profile".to_owned())
+                Some("pass --region, or set AWS_REGION, or a region in the AWS profile; m8trx init asks for everything and writes it down; to try it without an account: m8trx onboard cust_acme --sandbox".to_owned())
             }
             ConnectError::Identity(cause) => cause.hint(),
         };

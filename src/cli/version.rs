@@ -34,7 +34,12 @@ impl fmt::Display for Version {
         if !self.verbose {
             return Ok(());
         }
-        write!(f, "\ncommit {}", self.commit.unwrap_or("unknown: not built by the release script"))?;
+        write!(
+            f,
+            "\ncommit {}",
+            self.commit
+                .unwrap_or("unknown: not built by the release script")
+        )?;
         for artefact in &self.artefacts {
             write!(f, "\nsha256 {}  {}", artefact.sha256, artefact.name)?;
         }

@@ -98,10 +98,7 @@ pub fn file(flags: &Flags, environment: Environment<'_>) -> Option<PathBuf> {
 }
 
 /// Every setting that is known, and what else the file has.
-pub fn settings(
-    flags: &Flags,
-    environment: Environment<'_>,
-) -> Result<Vec<Shown>, ConfigError> {
+pub fn settings(flags: &Flags, environment: Environment<'_>) -> Result<Vec<Shown>, ConfigError> {
     let (path, table) = match file::text(flags, environment)? {
         Some((path, text)) => {
             let table: Table = toml::from_str(&text).unwrap_or_default();
@@ -119,7 +116,13 @@ pub fn settings(
         .iter()
         .map(|setting| {
             let of_file = in_file.iter().find(|(key, _)| key == setting.key);
-            let (value, origin) = of(setting, of_file.map(|(_, value)| *value), flags, environment, &path);
+            let (value, origin) = of(
+                setting,
+                of_file.map(|(_, value)| *value),
+                flags,
+                environment,
+                &path,
+            );
             Shown {
                 key: setting.key.to_owned(),
                 value,
@@ -151,7 +154,10 @@ fn of(
     let by_flag = match setting.key {
         "aws.profile" => flags.profile.clone().map(|value| (value, "--profile")),
         "aws.region" => flags.region.clone().map(|value| (value, "--region")),
-        "aws.endpoint_url" => flags.endpoint_url.clone().map(|value| (value, "--endpoint-url")),
+        "aws.endpoint_url" => flags
+            .endpoint_url
+            .clone()
+            .map(|value| (value, "--endpoint-url")),
         _ => None,
     };
     if let Some((value, flag)) = by_flag {
@@ -165,7 +171,10 @@ fn of(
         }
     }
     match in_file {
-        Some(value) => (Some(plain(setting.key, value, path)), Origin::File(path.to_owned())),
+        Some(value) => (
+            Some(plain(setting.key, value, path)),
+            Origin::File(path.to_owned()),
+        ),
         None => (setting.default.map(str::to_owned), Origin::Default),
     }
 }
@@ -180,6 +189,11 @@ fn is_secret_file(key: &str) -> bool {
     ) || key.ends_with("client_secret_file")
 }
 
+/// What is neither text nor a list, as JSON has it, which is how TOML writes numbers and truth values.
+fn json(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 /// A value of the file in one line; a password is masked, and a relative path is shown as it is meant.
 fn plain(key: &str, value: &Value, path: &Path) -> String {
     match value {
@@ -192,11 +206,11 @@ fn plain(key: &str, value: &Value, path: &Path) -> String {
         Value::Array(words) => {
             let words = words.iter().map(|word| match word {
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                other => json(other),
             });
             shell_words::join(words)
         }
-        other => other.to_string(),
+        other => json(other),
     }
 }
 

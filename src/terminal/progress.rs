@@ -59,22 +59,22 @@ impl Progress {
 /// An event as a plain line; `None` for what is shown in no line.
 pub fn line<S: std::fmt::Display>(event: &Event<S>) -> Option<String> {
     Some(match event {
-            Event::StepUnchanged { step, detail } => format!("{step}: unchanged: {detail}"),
-            Event::StepProgress { step, message } => format!("{step}: {message}"),
-            Event::StepFinished {
-                step,
-                outcome,
-                elapsed_ms,
-            } => format!(
-                "{step}: {}: {} ({})",
-                outcome.word(),
-                outcome.detail(),
-                text::duration(Duration::from_millis(*elapsed_ms))
-            ),
-            Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
-            Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
-                return None;
-            }
+        Event::StepUnchanged { step, detail } => format!("{step}: unchanged: {detail}"),
+        Event::StepProgress { step, message } => format!("{step}: {message}"),
+        Event::StepFinished {
+            step,
+            outcome,
+            elapsed_ms,
+        } => format!(
+            "{step}: {}: {} ({})",
+            outcome.word(),
+            outcome.detail(),
+            text::duration(Duration::from_millis(*elapsed_ms))
+        ),
+        Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
+        Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
+            return None;
+        }
     })
 }
 

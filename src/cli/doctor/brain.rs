@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::Check;
 use super::local::is_program;
 use crate::aws::Aws;
+use crate::brain::client::KeyCheck;
 use crate::brain::database::Database;
-use crate::brain::{Brain, BrainUrl, KeyCheck};
+use crate::brain::{Brain, BrainUrl};
 use crate::cli::inputs::{admin_token, unusable_brain};
 use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
@@ -106,7 +107,10 @@ async fn answers(brain: &Brain, settings: &Settings, checks: &mut Vec<Check>) ->
         .expect("it is well-formed and constant");
     let asked = brain.check_key(&no_key).await;
     let (check, answers) = match asked {
-        Ok(KeyCheck::Refused) => (Check::ok(NAME, "answers, and refuses a key that is none"), true),
+        Ok(KeyCheck::Refused) => (
+            Check::ok(NAME, "answers, and refuses a key that is none"),
+            true,
+        ),
         Ok(KeyCheck::CannotBeAsked) if settings.brain.database_url.is_some() => (
             Check::ok(NAME, "answers; events are read from its database"),
             true,
@@ -139,7 +143,10 @@ async fn mint(brain: Option<&Brain>, settings: &Settings, checks: &mut Vec<Check
     if let Some(words) = &settings.brain.mint_command {
         let program = &words[0];
         checks.push(if is_program(program) {
-            Check::ok(NAME, format!("minted by `{program} …`, which is not run here"))
+            Check::ok(
+                NAME,
+                format!("minted by `{program} …`, which is not run here"),
+            )
         } else {
             Check::wrong(
                 NAME,
@@ -165,7 +172,10 @@ async fn mint(brain: Option<&Brain>, settings: &Settings, checks: &mut Vec<Check
         }
     };
     let Some(brain) = brain else {
-        checks.push(Check::skipped(NAME, "the admin token cannot be tried: the brain does not answer"));
+        checks.push(Check::skipped(
+            NAME,
+            "the admin token cannot be tried: the brain does not answer",
+        ));
         return;
     };
     checks.push(match brain.check_admin_token(&token).await {
@@ -187,7 +197,10 @@ async fn mint(brain: Option<&Brain>, settings: &Settings, checks: &mut Vec<Check
 async fn database(settings: &Settings, checks: &mut Vec<Check>) {
     const NAME: &str = "database";
     let Some(url) = &settings.brain.database_url else {
-        checks.push(Check::skipped(NAME, "not configured: events are read over HTTP"));
+        checks.push(Check::skipped(
+            NAME,
+            "not configured: events are read over HTTP",
+        ));
         return;
     };
     let indexed = match Database::connect(url).await {

@@ -77,7 +77,10 @@ pub(super) async fn examine(
         Ok(image) => {
             checks.push(Check::ok(
                 "image",
-                format!("{} ({}) for {}", image.id, image.architecture, settings.instance_type),
+                format!(
+                    "{} ({}) for {}",
+                    image.id, image.architecture, settings.instance_type
+                ),
             ));
             if vpc {
                 let rehearsal = Rehearsal {
@@ -91,11 +94,17 @@ pub(super) async fn examine(
                     Err(error) => Check::failed("launch", error.into()),
                 });
             } else {
-                checks.push(Check::skipped("launch", "there is no network to launch into"));
+                checks.push(Check::skipped(
+                    "launch",
+                    "there is no network to launch into",
+                ));
             }
         }
         Err(error) => {
-            checks.push(Check::failed("image", crate::cli::execution::step_failure(error)));
+            checks.push(Check::failed(
+                "image",
+                crate::cli::execution::step_failure(error),
+            ));
             checks.push(Check::skipped("launch", "there is no image to launch"));
         }
     }
@@ -114,11 +123,22 @@ async fn network(aws: &Aws, settings: &Settings, checks: &mut Vec<Check>) -> boo
         (Ok(Some(vpc)), Some(subnet)) => (Check::ok(NAME, format!("{subnet} in {vpc}")), true),
         (Ok(Some(vpc)), None) => (Check::ok(NAME, format!("the default VPC, {vpc}")), true),
         (Ok(None), Some(subnet)) => (
-            Check::wrong(NAME, format!("{} has no subnet {subnet}", aws.region), format!("choose one of: {LIST}; and write it as launch.subnet")),
+            Check::wrong(
+                NAME,
+                format!("{} has no subnet {subnet}", aws.region),
+                format!("choose one of: {LIST}; and write it as launch.subnet"),
+            ),
             false,
         ),
         (Ok(None), None) => (
-            Check::wrong(NAME, format!("{} has no default VPC, and no subnet is configured", aws.region), format!("choose one of: {LIST}; and write it as launch.subnet, or pass --subnet")),
+            Check::wrong(
+                NAME,
+                format!(
+                    "{} has no default VPC, and no subnet is configured",
+                    aws.region
+                ),
+                format!("choose one of: {LIST}; and write it as launch.subnet, or pass --subnet"),
+            ),
             false,
         ),
         (Err(error), _) => (Check::failed(NAME, error.into()), false),

@@ -30,8 +30,11 @@ pub(super) async fn examine(
         return;
     }
     // Each is a scope of its own: all are told, not only the first.
-    let (file, devices, keys) =
-        tokio::join!(tailnet.policy_file(), tailnet.devices(), tailnet.auth_keys());
+    let (file, devices, keys) = tokio::join!(
+        tailnet.policy_file(),
+        tailnet.devices(),
+        tailnet.auth_keys()
+    );
     let mut refused = Vec::new();
     for (what, error) in [
         ("the policy file", file.as_ref().err()),
@@ -41,7 +44,11 @@ pub(super) async fn examine(
         if let Some(error) = error {
             refused.push(Check {
                 remedy: error.hint(),
-                ..Check::new(CLIENT, State::Failed, format!("it cannot read {what}: {error}"))
+                ..Check::new(
+                    CLIENT,
+                    State::Failed,
+                    format!("it cannot read {what}: {error}"),
+                )
             });
         }
     }
@@ -90,7 +97,11 @@ pub(super) async fn examine(
         };
         checks.push(Check {
             remedy: Some(finding.todo),
-            ..Check::new("tailnet", state, format!("{} [{}]", finding.what, finding.id))
+            ..Check::new(
+                "tailnet",
+                state,
+                format!("{} [{}]", finding.what, finding.id),
+            )
         });
     }
 }
