@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::Global;
 use super::onboarding::stdout_failed;
-use crate::aws::{Aws, AwsSettings};
+use crate::aws::Aws;
 use crate::brain::client::KeyCheck;
 use crate::brain::database::Database;
 use crate::brain::{Brain, BrainUrl};
-use crate::config::{Settings, parse_region, shown};
+use crate::config::{Flags, Settings, parse_region, shown};
 use crate::secret::BrainKey;
 use crate::secret_file;
 use crate::tailnet::Tailnet;
@@ -102,7 +102,7 @@ pub async fn run(args: &InitArgs, global: &Global, terminal: &Terminal) -> Resul
     let text = text(&answers);
     write(&path, &text)?;
     // What was written must be what a command reads.
-    let reread = crate::config::Flags {
+    let reread = Flags {
         config: Some(path.clone()),
         ..flags
     };
@@ -186,16 +186,19 @@ async fn account(global: &Global, terminal: &Terminal) -> Result<(Aws, Answers),
             })
             .await?;
         let region = region.trim().to_owned();
-        let settings = AwsSettings {
+        let flags = Flags {
             region: Some(region.clone()),
             profile: profile.clone(),
-            endpoint_url: global
-                .endpoint_url
-                .as_deref()
-                .and_then(|url| url.parse().ok()),
-            ..AwsSettings::default()
+            config: None,
+            ..global.flags()
         };
-        match Aws::connect(&settings).await {
+        // A file that is to be replaced has no say.
+        let no_file = |name: &str| {
+            let variable = std::env::var(name).ok();
+            variable.filter(|_| !matches!(name, "M8TRX_CONFIG" | "XDG_CONFIG_HOME" | "HOME"))
+        };
+        let settings = Settings::resolve(&flags, &no_file)?;
+        match Aws::connect(&settings.aws).await {
             Ok(aws) => {
                 terminal.say(format!(
                     "  account {}, region {region}, as {}",

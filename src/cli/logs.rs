@@ -9,7 +9,6 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::Global;
 use super::diagnose::{Subject, find};
-use super::ending::Ending;
 use super::onboarding::stdout_failed;
 use super::reach::{Via, Way, way};
 use super::target::Target;
@@ -152,7 +151,7 @@ async fn remote(
     way: &Way,
     terminal: &Terminal,
 ) -> Result<bool, Failure> {
-    let mut ending = Ending::listen()?;
+    let end = terminal.interrupt.watch();
     let command = way.command(&[remote_line(args)]);
     let mut child = tokio::process::Command::from(command)
         .stdin(Stdio::null())
@@ -177,7 +176,7 @@ async fn remote(
     let mut came = false;
     loop {
         let line = tokio::select! {
-            () = ending.requested() => return Ok(true),
+            () = end.requested() => return Ok(true),
             line = lines.next_segment() => line,
         };
         match line {
@@ -211,7 +210,7 @@ async fn console(
     host: &Instance,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut ending = Ending::listen()?;
+    let end = terminal.interrupt.watch();
     let writer = Writer {
         instance: &host.id,
         via: "console",
@@ -249,7 +248,7 @@ async fn console(
             shown = lines;
         }
         tokio::select! {
-            () = ending.requested() => return Ok(()),
+            () = end.requested() => return Ok(()),
             () = tokio::time::sleep(PACE) => {}
         }
         if terminal.reader_has_gone() {

@@ -6,7 +6,6 @@ pub mod config;
 pub mod diagnose;
 pub mod doctor;
 pub mod drill;
-mod ending;
 pub mod events;
 mod execution;
 mod fault;
@@ -85,12 +84,16 @@ pub struct Global {
     /// Something that goes wrong in the sandbox; can be given more than once.
     #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
     pub faults: Vec<Fault>,
-    /// AWS profile to take credentials and region from [env: AWS_PROFILE].
+    /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
+    /// where the environment holds keys.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// AWS region [env: AWS_REGION].
     #[arg(long, global = true, value_name = "REGION")]
     pub region: Option<String>,
+    /// End without any change where the credentials are of another AWS account.
+    #[arg(long, global = true, value_name = "ACCOUNT")]
+    pub expect_account: Option<String>,
     /// One endpoint for every AWS service [env: AWS_ENDPOINT_URL].
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint_url: Option<String>,
@@ -135,6 +138,7 @@ impl Global {
         Flags {
             profile: self.profile.clone(),
             region: self.region.clone(),
+            expect_account: self.expect_account.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
             faults: self.faults.clone(),
@@ -201,37 +205,63 @@ pub fn main() -> ExitCode {
         _ => return usage(&no_command()),
     };
     let result = match command {
-        Command::Init(args) => with_runtime(init::run(&args, &cli.global, &terminal)),
-        Command::Doctor(args) => with_runtime(doctor::run(&args, &cli.global, &terminal)),
-        Command::Ssh(args) => with_runtime(ssh::run(&args, &cli.global, &terminal)),
-        Command::Logs(args) => with_runtime(logs::run(&args, &cli.global, &terminal)),
+        Command::Init(args) => with_runtime(&terminal, init::run(&args, &cli.global, &terminal)),
+        Command::Doctor(args) => {
+            with_runtime(&terminal, doctor::run(&args, &cli.global, &terminal))
+        }
+        Command::Ssh(args) => with_runtime(&terminal, ssh::run(&args, &cli.global, &terminal)),
+        Command::Logs(args) => with_runtime(&terminal, logs::run(&args, &cli.global, &terminal)),
         Command::Runs(args) => runs::run(&args, &terminal),
         Command::Config(args) => config::run(&args, &cli.global, &terminal),
         Command::Completions(args) => completions::completions(&args, &terminal),
         Command::Man(args) => completions::man(&args, &terminal),
         Command::Help(args) => help::run(&args, &terminal),
         Command::UserData(args) => user_data::run(&args, &terminal),
-        Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
-        Command::Offboard(args) => with_runtime(offboard::run(&args, &cli.global, &terminal)),
-        Command::RotateTailscaleKey(args) => {
-            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        Command::Onboard(args) => {
+            with_runtime(&terminal, onboard::run(&args, &cli.global, &terminal))
         }
-        Command::RotateBrainKey(args) => {
-            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        Command::Offboard(args) => {
+            with_runtime(&terminal, offboard::run(&args, &cli.global, &terminal))
         }
-        Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
-        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
-        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
-        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
-        Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
-        Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
-        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
-        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
-        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
-        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
-        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
-        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
-        Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => with_runtime(
+            &terminal,
+            rotate_tailscale_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::RotateBrainKey(args) => with_runtime(
+            &terminal,
+            rotate_brain_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::Smoke(args) => with_runtime(&terminal, smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => {
+            with_runtime(&terminal, tailnet::run(&args, &cli.global, &terminal))
+        }
+        Command::Status(args) => {
+            with_runtime(&terminal, status::run(&args, &cli.global, &terminal))
+        }
+        Command::Events(args) => {
+            with_runtime(&terminal, events::run(&args, &cli.global, &terminal))
+        }
+        Command::Diagnose(args) => {
+            with_runtime(&terminal, diagnose::run(&args, &cli.global, &terminal))
+        }
+        Command::Drill(args) => with_runtime(&terminal, drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => {
+            with_runtime(&terminal, brain_url::run(&args, &cli.global, &terminal))
+        }
+        Command::MintKey(args) => {
+            with_runtime(&terminal, mint_key::run(&args, &cli.global, &terminal))
+        }
+        Command::Iam(args) => with_runtime(&terminal, iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => {
+            with_runtime(&terminal, launch::run(&args, &cli.global, &terminal))
+        }
+        Command::Wait(args) => with_runtime(&terminal, wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => {
+            with_runtime(&terminal, params::run(&args, &cli.global, &terminal))
+        }
+        Command::Sandbox(args) => {
+            with_runtime(&terminal, sandbox::run(&args, &cli.global, &terminal))
+        }
     };
     ended(result, &loud)
 }
@@ -241,7 +271,7 @@ fn ended(result: Result<(), Failure>, terminal: &Terminal) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.show(terminal);
-            ExitCode::from(failure.kind.exit_code())
+            ExitCode::from(failure.exit_code(terminal))
         }
     }
 }
@@ -299,7 +329,10 @@ fn check_faults(cli: &Cli) -> Result<(), Failure> {
     .hint("add --sandbox; a drill takes the faults as arguments: m8trx drill FAULT"))
 }
 
-fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn with_runtime(
+    terminal: &Terminal,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -309,7 +342,7 @@ fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<()
                 format!("the asynchronous runtime cannot be started: {e}"),
             )
         })?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(terminal.interruptible(command));
     // A question that was interrupted may still be waiting for its answer on a thread of its own.
     runtime.shutdown_background();
     result

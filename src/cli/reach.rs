@@ -98,7 +98,7 @@ fn session_manager(host: &Instance, aws: &Aws, settings: &Settings) -> Result<Wa
     }
     let mut place = vec!["--region".to_owned(), aws.region.clone()];
     if let Some(profile) = &settings.aws.profile {
-        place.extend(["--profile".to_owned(), profile.clone()]);
+        place.extend(["--profile".to_owned(), profile.name.clone()]);
     }
     if let Some(url) = &settings.aws.endpoint_url {
         place.extend(["--endpoint-url".to_owned(), url.to_string()]);

@@ -1,5 +1,7 @@
 //! The one place that decides where commands go: to the real world, or to an embedded sandbox.
 
+use std::time::Duration;
+
 use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
@@ -8,6 +10,9 @@ use crate::tailnet::TailnetError;
 use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
+
+/// After so long without an answer, what is waited for is said.
+const LONG: Duration = Duration::from_secs(4);
 
 /// Settings, and the sandbox they point at, if any. The sandbox ends with it.
 pub struct Target {
@@ -64,7 +69,18 @@ impl Target {
 
     /// Connects to AWS and says as whom.
     pub async fn aws(&self, terminal: &Terminal) -> Result<Aws, Failure> {
-        let aws = Aws::connect(&self.settings.aws).await?;
+        let connect = Aws::connect(&self.settings.aws);
+        tokio::pin!(connect);
+        let aws = tokio::select! {
+            aws = &mut connect => aws,
+            () = tokio::time::sleep(LONG) => {
+                terminal.say("Waiting for AWS credentials: what gives them may be waiting for you (a browser, a push message, a security key)");
+                connect.await
+            }
+        }?;
+        if let Some(note) = self.settings.aws.note() {
+            terminal.say(note);
+        }
         terminal.say(format!(
             "AWS account {}, region {}, as {}",
             aws.account, aws.region, aws.identity
@@ -111,13 +127,7 @@ impl From<ConfigError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        let hint = match &error {
-            ConnectError::NoRegion => {
-                Some("pass --region, or set AWS_REGION, or a region in the AWS profile; m8trx init asks for everything and writes it down; to try it without an account: m8trx onboard cust_acme --sandbox".to_owned())
-            }
-            ConnectError::Identity(cause) => cause.hint(),
-        };
-        Self::new(Kind::Precondition, &error).maybe_hint(hint)
+        Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
     }
 }
 

@@ -75,6 +75,8 @@ const fn setting(
 pub const SETTINGS: &[Setting] = &[
     setting("aws.profile", Some("AWS_PROFILE"), None, "AWS profile to take credentials and region from"),
     setting("aws.region", Some("AWS_REGION"), None, "AWS region"),
+    setting("aws.account", None, None, "the only account that may be worked in"),
+    setting("aws.regions", None, None, "the only regions that may be worked in, as a list"),
     setting("aws.endpoint_url", Some("AWS_ENDPOINT_URL"), None, "one endpoint for every AWS service"),
     setting("brain.url", Some("M8TRX_BRAIN_URL"), None, "the brain's URL, until one is stored in /m8trx/brain-url"),
     setting("brain.mint_command", Some("M8TRX_MINT_COMMAND"), None, "command that mints a brain key and prints it"),
@@ -154,6 +156,10 @@ fn of(
     let by_flag = match setting.key {
         "aws.profile" => flags.profile.clone().map(|value| (value, "--profile")),
         "aws.region" => flags.region.clone().map(|value| (value, "--region")),
+        "aws.account" => flags
+            .expect_account
+            .clone()
+            .map(|value| (value, "--expect-account")),
         "aws.endpoint_url" => flags
             .endpoint_url
             .clone()

@@ -63,7 +63,7 @@ Exit codes:
   7    something needs a person (status --check, tailnet doctor)
   8    some of several are done, others failed (rotate-tailscale-key)
   9    no key was due (rotate-tailscale-key --detailed-exit-code)
-  130  interrupted";
+  130  interrupted (143 by SIGTERM, 129 by SIGHUP)";
 
 /// A failed command.
 #[derive(Debug)]
@@ -203,6 +203,14 @@ impl Failure {
         self
     }
 
+    /// The exit code; a command that a signal ended says which.
+    pub fn exit_code(&self, terminal: &Terminal) -> u8 {
+        match self.kind {
+            Kind::Interrupted => terminal.interrupt.exit_code(),
+            kind => kind.exit_code(),
+        }
+    }
+
     /// Writes it to stderr, and to stdout as a JSON document where results are JSON.
     pub fn show(&self, terminal: &Terminal) {
         // No failure: the result says it.
@@ -237,9 +245,10 @@ impl Failure {
         // What needs a person, and what was done in part, stand in the command's own document.
         let has_result = self.has_result || self.kind == Kind::NeedsPerson;
         if terminal.output == OutputFormat::Json && !has_result {
+            let exit_code = self.exit_code(terminal);
             let text = match diagnosis {
-                Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest),
-                None => self.document(first, rest),
+                Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest, exit_code),
+                None => self.document(first, rest, exit_code),
             };
             // Nothing more can be done for a stdout that cannot be written to; the exit code tells.
             let _ = text.map(|text| terminal.write(&format!("{text}\n")));
@@ -251,6 +260,7 @@ impl Failure {
         diagnosis: &Diagnosis,
         error: &str,
         causes: &[String],
+        exit_code: u8,
     ) -> serde_json::Result<String> {
         serde_json::to_string(&DiagnosisDocument {
             schema: diagnosis::SCHEMA,
@@ -266,18 +276,23 @@ impl Failure {
             error,
             causes,
             hint: self.hint.as_deref(),
-            exit_code: self.kind.exit_code(),
+            exit_code,
         })
     }
 
-    fn document(&self, error: &str, causes: &[String]) -> serde_json::Result<String> {
+    fn document(
+        &self,
+        error: &str,
+        causes: &[String],
+        exit_code: u8,
+    ) -> serde_json::Result<String> {
         serde_json::to_string(&Document {
             schema: "m8trx.error/1",
             error,
             causes,
             evidence: &self.evidence,
             hint: self.hint.as_deref(),
-            exit_code: self.kind.exit_code(),
+            exit_code,
         })
     }
 }

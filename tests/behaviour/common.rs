@@ -89,9 +89,16 @@ impl Surroundings {
 
     /// Starts the binary; its stderr can be read line by line.
     pub fn start(&self, arguments: &[&str]) -> Started {
-        let mut child = self
-            .command(M8TRX)
-            .args(arguments)
+        self.started(self.command(M8TRX).args(arguments))
+    }
+
+    /// The same by another command, `nohup` for one.
+    pub fn start_with(&self, program: &str, arguments: &[&str]) -> Started {
+        self.started(self.command(program).arg(M8TRX).args(arguments))
+    }
+
+    fn started(&self, command: &mut Command) -> Started {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -100,19 +107,16 @@ impl Surroundings {
         Started { child, stderr }
     }
 
+    /// A file that nobody else can read, as those with secrets must be.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        self.file_with_mode(name, text, 0o600)
+    }
+
+    pub fn file_with_mode(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
         let path = self.home.path().join(name);
         std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Surroundings {
-    /// A file that nobody else can read, as secrets must be.
-    pub fn secret(&self, name: &str, text: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = self.file(name, text);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path
     }
 }

@@ -18,7 +18,7 @@ client_secret_file = 'client-secret'
 [launch]
 subnet = 'subnet-1'
 ";
-    let config = surroundings.secret("config.toml", config);
+    let config = surroundings.file("config.toml", config);
     surroundings
         .set("M8TRX_CONFIG", config.to_str().unwrap())
         .set("M8TRX_BRAIN_URL", "http://other:8080");
@@ -71,7 +71,7 @@ fn without_a_file_it_says_where_one_would_be() {
 #[test]
 fn the_variable_that_is_shown_is_the_one_that_is_refused() {
     let mut surroundings = Surroundings::new();
-    let config = surroundings.secret("config.toml", "[brain]\nurl = 'ftp://file'\n");
+    let config = surroundings.file("config.toml", "[brain]\nurl = 'ftp://file'\n");
     surroundings.set("M8TRX_CONFIG", config.to_str().unwrap());
     for (variable, expected) in [
         ("", "brain.url in "),

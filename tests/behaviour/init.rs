@@ -16,9 +16,12 @@ fn each_answer_is_tried_and_the_file_is_what_commands_read() {
     let mut surroundings = Surroundings::of(&sandbox);
     let token = sandbox.environment["M8TRX_BRAIN_ADMIN_TOKEN_FILE"].clone();
     let secret = sandbox.environment["M8TRX_TAILSCALE_CLIENT_SECRET_FILE"].clone();
-    let open = surroundings.file("open", "s3cr3t").display().to_string();
+    let open = surroundings
+        .file_with_mode("open", "s3cr3t", 0o644)
+        .display()
+        .to_string();
     let wrong = surroundings
-        .secret("wrong", "not-the-token")
+        .file("wrong", "not-the-token")
         .display()
         .to_string();
     let config = surroundings.home.path().join("conf/m8trx.toml");
@@ -75,7 +78,7 @@ fn it_needs_a_terminal_and_leaves_a_file_alone() {
         "{refused:?}"
     );
     let mut surroundings = Surroundings::new();
-    let config = surroundings.secret("config.toml", "[aws]\nregion = 'eu-central-1'\n");
+    let config = surroundings.file("config.toml", "[aws]\nregion = 'eu-central-1'\n");
     surroundings.set("M8TRX_CONFIG", config.to_str().unwrap());
     let session = Session::start(surroundings, &["init"]);
     let (code, seen) = session.end();

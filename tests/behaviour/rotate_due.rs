@@ -25,7 +25,7 @@ fn with_keys(customers: &[(&str, i64)]) -> (RunningSandbox, Surroundings, Consol
 }
 
 fn store(surroundings: &Surroundings, customer: &str, key: &str) {
-    let file = surroundings.secret("stored-key", key);
+    let file = surroundings.file("stored-key", key);
     let parameter = format!("{customer}/tailscale-auth-key");
     surroundings
         .m8trx(&[
