@@ -204,10 +204,18 @@ async fn account(global: &Global, terminal: &Terminal) -> Result<(Aws, Answers),
                     "  account {}, region {region}, as {}",
                     aws.account, aws.identity
                 ));
-                if terminal
-                    .confirm("Is this the account of your customers?", true)
-                    .await?
-                {
+                let question =
+                    "The one account that m8trx may work in (Enter: this one; - asks again)";
+                let own = aws.account.clone();
+                let check = move |text: &str| match text.trim() {
+                    "-" => Ok(()),
+                    text if text == own => Ok(()),
+                    _ => Err(format!("the credentials are of {own}")),
+                };
+                let account = terminal
+                    .input(question, Some(aws.account.clone()), check)
+                    .await?;
+                if account.trim() != "-" {
                     let answers = Answers {
                         profile,
                         region,
@@ -235,6 +243,7 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
     let suggestion = std::env::var("M8TRX_BRAIN_URL").ok();
     let brain = loop {
         let Some(answer) = optional("The brain's URL", suggestion.clone(), terminal).await? else {
+            answers.brain_url = None;
             break None;
         };
         let url: BrainUrl = match answer.parse() {
@@ -245,6 +254,8 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
             }
         };
         let brain = Brain::new(url);
+        // An answer that is given a second time is meant.
+        let again = answers.brain_url.as_deref() == Some(brain.url().as_str());
         answers.brain_url = Some(brain.url().to_string());
         let no_key = BrainKey::parse("m8trx-asks-whether-this-is-a-brain")
             .map_err(|e| Failure::new(Kind::Other, &e))?;
@@ -258,9 +269,10 @@ async fn brain(answers: &mut Answers, terminal: &Terminal) -> Result<(), Failure
             }
             Err(error) => terminal.warn(Failure::new(Kind::Other, &error).in_a_line()),
         }
-        if terminal.confirm("Write it all the same?", false).await? {
+        if again {
             break None;
         }
+        terminal.say("  give it once more to write it all the same");
     };
     loop {
         let question =

@@ -154,6 +154,13 @@ impl fmt::Display for Line {
                 if let Some(stored) = self.stored {
                     write!(f, ", stored {}", age(stored))?;
                 }
+                if let Some(ends) = self.expires {
+                    let now = Timestamp::now();
+                    match ends > now {
+                        true => write!(f, ", {} left", text::age(ends.duration_since(now)))?,
+                        false => write!(f, ", ended {}", text::ago(ends, now))?,
+                    }
+                }
                 f.write_str(": to be replaced")?;
             }
         }
@@ -171,7 +178,8 @@ impl fmt::Display for Rotated {
             lines.push("no key is due".to_owned());
         }
         if !self.left_alone.is_empty() {
-            lines.push(format!("{} left as they are", self.left_alone.len()));
+            let keys = text::counted(self.left_alone.len(), "key");
+            lines.push(format!("left as is: {keys}"));
         }
         lines.extend(self.next.clone());
         if lines.is_empty() {

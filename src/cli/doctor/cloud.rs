@@ -61,7 +61,7 @@ pub(super) async fn examine(
         checks.push(Check::ok(
             "permissions",
             format!(
-                "parameters, roles and hosts can be listed ({}); what writes is allowed only shows when it is written: compare with m8trx iam operator-policy",
+                "parameters, roles and hosts can be listed ({}); what writes cannot be tried without writing: compare with m8trx iam operator-policy",
                 crate::terminal::text::counted(customers.len(), "customer")
             ),
         ));
