@@ -5,9 +5,11 @@ pub mod completions;
 pub mod config;
 pub mod diagnose;
 pub mod doctor;
+#[cfg(target_os = "linux")]
 pub mod drill;
 pub mod events;
 mod execution;
+#[cfg(target_os = "linux")]
 mod fault;
 pub mod help;
 pub mod iam;
@@ -24,6 +26,7 @@ mod reach;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
 pub mod runs;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
 pub mod ssh;
@@ -41,7 +44,6 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::sandbox::Fault;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -82,8 +84,9 @@ pub struct Global {
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
     /// Something that goes wrong in the sandbox; can be given more than once.
-    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
-    pub faults: Vec<Fault>,
+    #[cfg(target_os = "linux")]
+    #[arg(long = "fault", global = true, value_parser = fault::fault(), value_name = "NAME")]
+    pub faults: Vec<m8trx_sandbox::Fault>,
     /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
     /// where the environment holds keys.
     #[arg(long, global = true, value_name = "NAME")]
@@ -141,7 +144,6 @@ impl Global {
             expect_account: self.expect_account.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
-            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -163,6 +165,7 @@ enum Command {
     Ssh(ssh::SshArgs),
     Logs(logs::LogsArgs),
     Runs(runs::RunsArgs),
+    #[cfg(target_os = "linux")]
     Drill(drill::DrillArgs),
     Params(params::ParamsArgs),
     BrainUrl(brain_url::BrainUrlArgs),
@@ -171,6 +174,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
+    #[cfg(target_os = "linux")]
     Sandbox(sandbox::SandboxArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -195,6 +199,7 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    #[cfg(target_os = "linux")]
     if let Err(failure) = check_faults(&cli) {
         failure.show(&loud);
         return ExitCode::from(failure.kind.exit_code());
@@ -244,6 +249,7 @@ pub fn main() -> ExitCode {
         Command::Diagnose(args) => {
             with_runtime(&terminal, diagnose::run(&args, &cli.global, &terminal))
         }
+        #[cfg(target_os = "linux")]
         Command::Drill(args) => with_runtime(&terminal, drill::run(&args, &cli.global, &terminal)),
         Command::BrainUrl(args) => {
             with_runtime(&terminal, brain_url::run(&args, &cli.global, &terminal))
@@ -259,6 +265,7 @@ pub fn main() -> ExitCode {
         Command::Params(args) => {
             with_runtime(&terminal, params::run(&args, &cli.global, &terminal))
         }
+        #[cfg(target_os = "linux")]
         Command::Sandbox(args) => {
             with_runtime(&terminal, sandbox::run(&args, &cli.global, &terminal))
         }
@@ -316,6 +323,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(Kind::Usage.exit_code())
 }
 
+#[cfg(target_os = "linux")]
 /// Faults are of the sandbox; a real environment must not be thought to have them.
 fn check_faults(cli: &Cli) -> Result<(), Failure> {
     let in_sandbox = cli.global.sandbox || matches!(cli.command, Some(Command::Sandbox(_)));

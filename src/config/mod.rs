@@ -12,7 +12,6 @@ use url::Url;
 
 use crate::aws::{AwsSettings, Expected, ProfileChoice, ProfileOrigin, StaticCredentials};
 use crate::brain::BrainUrl;
-use crate::sandbox::Fault;
 use crate::secret::SecretString;
 use crate::tailnet::TailnetSettings;
 
@@ -123,8 +122,6 @@ pub struct Flags {
     pub ami: Option<String>,
     /// `--timeout`
     pub timeout: Option<Duration>,
-    /// `--fault`: what goes wrong in the sandbox.
-    pub faults: Vec<Fault>,
 }
 
 /// A setting that cannot be used. Nothing has been changed.

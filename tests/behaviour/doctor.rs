@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Ended, RunningSandbox, Surroundings};
+use crate::tailnet::Console;
 
 /// What differs from run to run.
 fn steady() -> insta::Settings {
@@ -134,6 +135,8 @@ fn a_policy_that_lets_customers_reach_each_other_fails() {
     let sandbox = RunningSandbox::up();
     let surroundings = Surroundings::of(&sandbox);
     // As every tailnet begins.
+    Console::of(&sandbox)
+        .set_policy(r#"{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}"#);
     let document = doctor(&surroundings, 3);
     assert_failed(&document, "tailnet", "allow-all");
 }

@@ -31,11 +31,11 @@ fn each_answer_is_tried_and_the_file_is_what_commands_read() {
     answer(&mut session, "AWS profile", "-");
     answer(&mut session, "AWS region", "");
     session.expect("account 123456789012");
-    answer(&mut session, "Is this the account of your customers?", "y");
+    answer(&mut session, "The one account", "");
     answer(&mut session, "The brain's URL", "http://127.0.0.1:1");
-    session.expect("does not answer");
-    answer(&mut session, "Write it all the same?", "n");
-    answer(&mut session, "does not answer", &url);
+    session.expect("give it once more to write it all the same");
+    session.type_in(&format!("{url}\r"));
+    session.expect("it answers");
     answer(&mut session, "admin token", &open);
     session.expect("can be read by others");
     answer(&mut session, "chmod 600", &wrong);

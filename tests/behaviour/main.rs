@@ -30,6 +30,7 @@ mod rotate_tailscale_key;
 mod runs;
 mod sandbox_up;
 mod secrets;
+mod settled;
 mod shells;
 mod sign_in;
 mod smoke;

@@ -8,7 +8,7 @@ fn completions_are_for_the_commands_there_are() {
     for shell in ["bash", "zsh", "fish"] {
         let printed = surroundings.m8trx(&["completions", shell]);
         let script = &printed.assert_code(0).stdout;
-        for word in ["rotate-tailscale-key", "doctor", "--detailed-exit-code"] {
+        for word in ["rotate-tailscale-key", "doctor", "detailed-exit-code"] {
             assert!(script.contains(word), "no {word} for {shell}");
         }
     }

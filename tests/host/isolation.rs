@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use m8trx::sandbox::host::{Host, HostConditions, check_support_from};
+use m8trx_sandbox::host::{Host, HostConditions, check_support_from};
 
 use super::{binary, boot, processes_with, spec};
 
