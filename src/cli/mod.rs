@@ -323,8 +323,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(Kind::Usage.exit_code())
 }
 
-#[cfg(target_os = "linux")]
 /// Faults are of the sandbox; a real environment must not be thought to have them.
+#[cfg(target_os = "linux")]
 fn check_faults(cli: &Cli) -> Result<(), Failure> {
     let in_sandbox = cli.global.sandbox || matches!(cli.command, Some(Command::Sandbox(_)));
     if cli.global.faults.is_empty() || in_sandbox {
