@@ -133,7 +133,7 @@ pub async fn run(_args: &DoctorArgs, global: &Global, terminal: &Terminal) -> Re
     }
     checks.push(local::state_directory());
     let (mut account, mut region) = (None, None);
-    match Target::open(global.sandbox, &flags, terminal).await {
+    match Target::open(global, &flags, terminal).await {
         Err(failure) => {
             checks.insert(0, Check::failed("configuration", failure));
             checks.push(Check::skipped(

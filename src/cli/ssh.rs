@@ -51,7 +51,7 @@ impl std::fmt::Display for Found {
 
 /// Runs the command.
 pub async fn run(args: &SshArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let found = async {
         let aws = target.aws(terminal).await?;
         let host = find(&aws, &args.subject).await?;

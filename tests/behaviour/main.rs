@@ -8,6 +8,7 @@ mod common;
 mod config_show;
 mod diagnose;
 mod doctor;
+mod documents;
 mod drill;
 mod events;
 mod fleet;

@@ -1,10 +1,14 @@
 """A running `m8trx sandbox up`, the binary pointed at it, and what a test says to its brain and its tailnet."""
 
+import datetime
+import hashlib
+import hmac
 import json
 import pathlib
 import subprocess
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 
 # Nothing of the machine's own environment reaches a command: nothing real can be meant.
@@ -118,6 +122,76 @@ class Sandbox:
         """Every call to AWS so far."""
         answer = self.http(self.environment["AWS_ENDPOINT_URL"], "/_sandbox/calls")[1]
         return answer["calls"] if isinstance(answer, dict) else answer
+
+    def ec2(self, **parameters):
+        """A signed call to EC2, as another tool would make it."""
+        body = urllib.parse.urlencode({**parameters, "Version": "2016-11-15"})
+        return self.signed("ec2", "application/x-www-form-urlencoded", body, {})
+
+    def ssm(self, action, **body):
+        """A signed call to Parameter Store."""
+        target = {"x-amz-target": f"AmazonSSM.{action}"}
+        return self.signed("ssm", "application/x-amz-json-1.1", json.dumps(body), target)
+
+    def signed(self, service, kind, body, headers):
+        """A request with Signature Version 4."""
+        url = self.environment["AWS_ENDPOINT_URL"]
+        region, now = self.environment["AWS_REGION"], datetime.datetime.now(datetime.timezone.utc)
+        stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
+        host = urllib.parse.urlsplit(url).netloc
+        headers = {"content-type": kind, "host": host, "x-amz-date": stamp, **headers}
+        names = ";".join(sorted(headers))
+        lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        canonical = f"POST\n/\n\n{lines}\n{names}\n{digest}"
+        scope = f"{day}/{region}/{service}/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        key = ("AWS4" + self.environment["AWS_SECRET_ACCESS_KEY"]).encode()
+        for part in (day, region, service, "aws4_request"):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        signature = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+        request = urllib.request.Request(url + "/", data=body.encode(), method="POST", headers=headers)
+        identity = self.environment["AWS_ACCESS_KEY_ID"]
+        request.add_header(
+            "Authorization",
+            f"AWS4-HMAC-SHA256 Credential={identity}/{scope}, SignedHeaders={names}, Signature={signature}",
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return answer.read().decode()
+
+    def policy(self):
+        """The tailnet's policy file."""
+        return self.api("/tailnet/-/acl")
+
+    def api(self, path):
+        """A reading call of Tailscale's API."""
+        base = self.environment["M8TRX_TAILSCALE_API_URL"]
+        secret = pathlib.Path(self.environment["M8TRX_TAILSCALE_CLIENT_SECRET_FILE"]).read_text().strip()
+        client = {
+            "grant_type": "client_credentials",
+            "client_id": self.environment["M8TRX_TAILSCALE_CLIENT_ID"],
+            "client_secret": secret,
+        }
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        form = urllib.parse.urlencode(client).encode()
+        with opener.open(base + "/api/v2/oauth/token", data=form, timeout=30) as answer:
+            token = json.loads(answer.read())["access_token"]
+        request = urllib.request.Request(
+            base + "/api/v2" + path, headers={"Authorization": f"Bearer {token}", "Accept": "application/hujson"}
+        )
+        with opener.open(request, timeout=30) as answer:
+            return answer.read().decode()
+
+    def start(self, *arguments):
+        """Starts the binary, to be signalled; its stderr can be read line by line."""
+        return subprocess.Popen(
+            [self.binary, *arguments], env=self.environment, cwd=self.home, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+
+    def journals(self):
+        return sorted((self.home / ".local/state/m8trx/runs").glob("*.jsonl"))
 
     def changes(self):
         return [call["action"] for call in self.calls() if call["mutating"] and not call["error"]]
