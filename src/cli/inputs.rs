@@ -11,6 +11,7 @@ use crate::brain::{Brain, BrainError, BrainUrl};
 use crate::config::Settings;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::Observation;
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
 use crate::secret_file;
 use crate::steps::{Context, Mint};
@@ -276,7 +277,7 @@ pub(super) async fn give_tailscale_key(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     if observed
-        .get("tailscale-auth-key")
+        .get(Resource::TailscaleAuthKey.name())
         .is_some_and(Observation::is_satisfied)
     {
         return Ok(());
