@@ -221,30 +221,6 @@ const CUSTOMERS: &[Operation] = &[DESCRIBE_PARAMETERS, DESCRIBE_INSTANCES];
 /// Every command that needs permissions.
 pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
-        command: "doctor",
-        parts: &[
-            CONNECT,
-            CUSTOMERS,
-            &[
-                GET_PARAMETER,
-                GET_ROLE,
-                GET_IMAGE_PARAMETER,
-                DESCRIBE_IMAGES,
-                DESCRIBE_INSTANCE_TYPES,
-                DESCRIBE_VPCS,
-                DRY_RUN_INSTANCES,
-            ],
-        ],
-    },
-    CommandCalls {
-        command: "ssh",
-        parts: &[CONNECT, &[DESCRIBE_INSTANCES]],
-    },
-    CommandCalls {
-        command: "logs",
-        parts: &[CONNECT, &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT]],
-    },
-    CommandCalls {
         command: "onboard",
         parts: &[
             CONNECT,
@@ -406,6 +382,30 @@ pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
         command: "tailnet doctor",
         parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "doctor",
+        parts: &[
+            CONNECT,
+            CUSTOMERS,
+            &[
+                GET_PARAMETER,
+                GET_ROLE,
+                GET_IMAGE_PARAMETER,
+                DESCRIBE_IMAGES,
+                DESCRIBE_INSTANCE_TYPES,
+                DESCRIBE_VPCS,
+                DRY_RUN_INSTANCES,
+            ],
+        ],
+    },
+    CommandCalls {
+        command: "ssh",
+        parts: &[CONNECT, &[DESCRIBE_INSTANCES]],
+    },
+    CommandCalls {
+        command: "logs",
+        parts: &[CONNECT, &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT]],
     },
 ];
 

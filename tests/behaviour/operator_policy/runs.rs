@@ -469,7 +469,10 @@ fn tailnet_devices() -> Vec<Run> {
 
 fn doctor() -> Vec<Run> {
     vec![Run {
-        given: settled,
+        given: |trial, customer| {
+            settled(trial, customer);
+            trial.done(&["tailnet", "apply", "--yes"]);
+        },
         arguments: |_, _| words("doctor"),
         code: 0,
     }]
