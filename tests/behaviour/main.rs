@@ -13,6 +13,7 @@ mod drill;
 mod events;
 mod fleet;
 mod given_keys;
+mod home;
 mod iam;
 mod init;
 mod interrupted;
