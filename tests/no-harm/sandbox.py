@@ -3,10 +3,13 @@
 import datetime
 import hashlib
 import hmac
+import http.client
+import http.server
 import json
 import pathlib
 import subprocess
 import tempfile
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -197,3 +200,54 @@ class Sandbox:
         return [call["action"] for call in self.calls() if call["mutating"] and not call["error"]]
 
 
+class Proxy:
+    """Stands before an endpoint and hands everything on, except for what `judge` says: `lose` carries a request out and
+    loses its answer, `page` answers with a page of somebody else's instead."""
+
+    def __init__(self, target, judge):
+        place = urllib.parse.urlsplit(target)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_arguments):
+                pass
+
+            def hand_on(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                what = judge(self, body)
+                if what == "page":
+                    self.answer(200, "text/html", b"<!doctype html><title>Sign in</title>")
+                    return
+                behind = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+                behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                # As they came: the signature is about them.
+                for name, value in self.headers.items():
+                    behind.putheader(name, value)
+                behind.endheaders(body)
+                answer = behind.getresponse()
+                text = answer.read()
+                if what == "lose":
+                    self.close_connection = True
+                    return
+                self.answer(answer.status, answer.getheader("Content-Type") or "text/plain", text)
+
+            def answer(self, status, kind, text):
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = do_PUT = do_DELETE = hand_on
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
