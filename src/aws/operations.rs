@@ -399,8 +399,9 @@ pub const COMMANDS: &[CommandCalls] = &[
         command: "doctor",
         parts: &[
             CONNECT,
-            CUSTOMERS,
             &[
+                DESCRIBE_PARAMETERS,
+                DESCRIBE_INSTANCES,
                 GET_PARAMETER,
                 GET_ROLE,
                 GET_IMAGE_PARAMETER,

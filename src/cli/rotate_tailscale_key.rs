@@ -351,7 +351,11 @@ async fn rotate(
     for (customer, looked) in looked {
         match looked {
             Ok(looked) => fit.push(looked),
-            Err(failure) if !args.customers.is_empty() || failure.kind == Kind::Other => {
+            // What AWS refuses of one it refuses of all.
+            Err(failure)
+                if !args.customers.is_empty()
+                    || matches!(failure.kind, Kind::Other | Kind::Refused) =>
+            {
                 return Err(failure);
             }
             Err(failure) => unfit.push((customer, failure)),
