@@ -31,7 +31,11 @@ pub(super) const CAUSES: &[Cause] = &[
     Cause {
         name: "tailscale-key-spent",
         at: AT,
-        shows: &[r"invalid key: API key \S+ not valid"],
+        // The second as a control server of one's own says it.
+        shows: &[
+            r"invalid key: API key \S+ not valid",
+            r"authkey (?:expired|already used)",
+        ],
         general: false,
         what: "the Tailscale auth key has expired, or was good for one device and is used up",
         remedy: &[
@@ -47,6 +51,7 @@ pub(super) const CAUSES: &[Cause] = &[
         at: &[TAILSCALE, TAILNET],
         shows: &[
             r"invalid key: API key does not exist",
+            r"invalid pre auth key",
             r"^the tailnet has no auth key \S+$",
             r"^the auth key \S+ was revoked$",
         ],
