@@ -37,6 +37,7 @@ step 'down: status' tailscale status
 facts 'down'
 step 'down: ip' tailscale ip -4
 step 'down: up again' tailscale up --reset --auth-key="file:$KEY" --ssh --advertise-tags="$TAG" --hostname=parity --timeout=30s
+sleep 5
 facts 'up again'
 step 'logout' tailscale logout
 step 'logout: status' tailscale status
