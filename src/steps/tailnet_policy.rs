@@ -23,8 +23,8 @@ impl TailnetPolicy {
     fn wish(&self) -> Wish {
         Wish {
             add: [self.context.customer.clone()].into(),
-            remove: [].into(),
             mark: self.mark(),
+            ..Wish::default()
         }
     }
 
