@@ -2,10 +2,11 @@
 
 pub mod brain_url;
 pub mod diagnose;
+#[cfg(target_os = "linux")]
 pub mod drill;
-mod ending;
 pub mod events;
 mod execution;
+#[cfg(target_os = "linux")]
 mod fault;
 pub mod iam;
 mod inputs;
@@ -17,6 +18,7 @@ mod onboarding;
 pub mod params;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -31,7 +33,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::sandbox::Fault;
 use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -53,14 +54,19 @@ pub struct Global {
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
     /// Something that goes wrong in the sandbox; can be given more than once.
-    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
-    pub faults: Vec<Fault>,
-    /// AWS profile to take credentials and region from [env: AWS_PROFILE].
+    #[cfg(target_os = "linux")]
+    #[arg(long = "fault", global = true, value_parser = fault::fault(), value_name = "NAME")]
+    pub faults: Vec<m8trx_sandbox::Fault>,
+    /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
+    /// where the environment holds keys.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// AWS region [env: AWS_REGION].
     #[arg(long, global = true, value_name = "REGION")]
     pub region: Option<String>,
+    /// End without any change where the credentials are of another AWS account.
+    #[arg(long, global = true, value_name = "ACCOUNT")]
+    pub expect_account: Option<String>,
     /// One endpoint for every AWS service [env: AWS_ENDPOINT_URL].
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint_url: Option<String>,
@@ -90,9 +96,9 @@ impl Global {
         Flags {
             profile: self.profile.clone(),
             region: self.region.clone(),
+            expect_account: self.expect_account.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
-            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -109,6 +115,7 @@ enum Command {
     Events(events::EventsArgs),
     Tailnet(tailnet::TailnetArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    #[cfg(target_os = "linux")]
     Drill(drill::DrillArgs),
     Params(params::ParamsArgs),
     BrainUrl(brain_url::BrainUrlArgs),
@@ -117,6 +124,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
+    #[cfg(target_os = "linux")]
     Sandbox(sandbox::SandboxArgs),
 }
 
@@ -129,43 +137,71 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    #[cfg(target_os = "linux")]
     if let Err(failure) = check_faults(&cli) {
         failure.show(&terminal);
         return ExitCode::from(failure.kind.exit_code());
     }
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
-        Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
-        Command::Offboard(args) => with_runtime(offboard::run(&args, &cli.global, &terminal)),
-        Command::RotateTailscaleKey(args) => {
-            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        Command::Onboard(args) => {
+            with_runtime(&terminal, onboard::run(&args, &cli.global, &terminal))
         }
-        Command::RotateBrainKey(args) => {
-            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        Command::Offboard(args) => {
+            with_runtime(&terminal, offboard::run(&args, &cli.global, &terminal))
         }
-        Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
-        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
-        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
-        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
-        Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
-        Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
-        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
-        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
-        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
-        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
-        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
-        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
-        Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => with_runtime(
+            &terminal,
+            rotate_tailscale_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::RotateBrainKey(args) => with_runtime(
+            &terminal,
+            rotate_brain_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::Smoke(args) => with_runtime(&terminal, smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => {
+            with_runtime(&terminal, tailnet::run(&args, &cli.global, &terminal))
+        }
+        Command::Status(args) => {
+            with_runtime(&terminal, status::run(&args, &cli.global, &terminal))
+        }
+        Command::Events(args) => {
+            with_runtime(&terminal, events::run(&args, &cli.global, &terminal))
+        }
+        Command::Diagnose(args) => {
+            with_runtime(&terminal, diagnose::run(&args, &cli.global, &terminal))
+        }
+        #[cfg(target_os = "linux")]
+        Command::Drill(args) => with_runtime(&terminal, drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => {
+            with_runtime(&terminal, brain_url::run(&args, &cli.global, &terminal))
+        }
+        Command::MintKey(args) => {
+            with_runtime(&terminal, mint_key::run(&args, &cli.global, &terminal))
+        }
+        Command::Iam(args) => with_runtime(&terminal, iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => {
+            with_runtime(&terminal, launch::run(&args, &cli.global, &terminal))
+        }
+        Command::Wait(args) => with_runtime(&terminal, wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => {
+            with_runtime(&terminal, params::run(&args, &cli.global, &terminal))
+        }
+        #[cfg(target_os = "linux")]
+        Command::Sandbox(args) => {
+            with_runtime(&terminal, sandbox::run(&args, &cli.global, &terminal))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.show(&terminal);
-            ExitCode::from(failure.kind.exit_code())
+            ExitCode::from(failure.exit_code(&terminal))
         }
     }
 }
 
+#[cfg(target_os = "linux")]
 /// Faults are of the sandbox; a real environment must not be thought to have them.
 fn check_faults(cli: &Cli) -> Result<(), Failure> {
     let in_sandbox = cli.global.sandbox || matches!(cli.command, Command::Sandbox(_));
@@ -179,7 +215,10 @@ fn check_faults(cli: &Cli) -> Result<(), Failure> {
     .hint("add --sandbox; a drill takes the faults as arguments: m8trx drill FAULT"))
 }
 
-fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn with_runtime(
+    terminal: &Terminal,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -189,7 +228,7 @@ fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<()
                 format!("the asynchronous runtime cannot be started: {e}"),
             )
         })?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(terminal.interruptible(command));
     // A question that was interrupted may still be waiting for its answer on a thread of its own.
     runtime.shutdown_background();
     result

@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::ending::Ending;
 use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::aws::Aws;
@@ -69,7 +68,7 @@ pub async fn run(args: &StatusArgs, global: &Global, terminal: &Terminal) -> Res
         )
         .hint("leave --watch out and run the command as often as needed"));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = show(args, &target, terminal).await;
     target.close().await;
     result
@@ -117,7 +116,7 @@ async fn watch(
     first: StatusDocument,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut ending = Ending::listen()?;
+    let end = terminal.interrupt.watch();
     let mut shown = first;
     let mut trouble = None;
     let mut screen = Screen::open().map_err(stdout_failed)?;
@@ -133,7 +132,7 @@ async fn watch(
             look(args, aws, settings, &mut memory, terminal).await
         };
         tokio::select! {
-            () = ending.requested() => break,
+            () = end.requested() => break,
             looked = next => match looked {
                 Ok(document) => (shown, trouble) = (document, None),
                 Err(failure) => trouble = Some(failure.causes.join(": ")),

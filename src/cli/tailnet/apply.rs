@@ -121,7 +121,7 @@ pub(super) async fn run(
             format!("{both} cannot be put in and taken out at once"),
         ));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = apply(args, &target, terminal).await;
     target.close().await;
     result
@@ -144,6 +144,9 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
     let mut spared: BTreeSet<CustomerId> = BTreeSet::new();
     let mut contest = Contest::default();
     loop {
+        terminal
+            .interrupt
+            .check("interrupted; nothing was changed")?;
         let proposal = tailnet.propose(&wish).await?;
         if !wish.only_removes() {
             proposal
@@ -179,6 +182,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
             agree(&diff, terminal).await?;
             agreed = Some(diff);
         }
+        terminal.interrupt.begin_run();
         if let Some(result) = put(&tailnet, &proposal).await? {
             return terminal.result(&result).map_err(stdout_failed);
         }

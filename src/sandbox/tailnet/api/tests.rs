@@ -5,11 +5,11 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::customer::CustomerId;
-use crate::sandbox::http::{Options, Server};
-use crate::tailnet::keys::NewKey;
-use crate::tailnet::policy_file::Verdict;
-use crate::tailnet::{self, OAuthClient, TailnetError, TailnetSettings};
+use m8trx::customer::CustomerId;
+use crate::http::{Options, Server};
+use m8trx::tailnet::keys::NewKey;
+use m8trx::tailnet::policy_file::Verdict;
+use m8trx::tailnet::{self, OAuthClient, TailnetError, TailnetSettings};
 
 const TAG: &str = "tag:m8trx-cust-acme";
 
