@@ -10,9 +10,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::SignedDuration;
 use m8trx::config::{Flags, Settings};
 use m8trx::customer::CustomerId;
-use m8trx_sandbox::{Sandbox, SandboxOptions};
 use m8trx::tailnet::Tailnet;
 use m8trx::tailnet::policy::change::Wish;
+use m8trx_sandbox::{Sandbox, SandboxOptions};
 
 use crate::common::{M8TRX, Surroundings};
 use crate::settled::settled;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use m8trx::customer::CustomerId;
 use crate::http::{Options, Server};
+use m8trx::customer::CustomerId;
 use m8trx::tailnet::keys::NewKey;
 use m8trx::tailnet::policy_file::Verdict;
 use m8trx::tailnet::{self, OAuthClient, TailnetError, TailnetSettings};
