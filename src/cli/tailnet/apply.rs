@@ -133,7 +133,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
         add: if args.customers.is_empty() && (!args.remove.is_empty() || args.restore.is_some()) {
             Default::default()
         } else {
-            named_or_found(&args.customers, target, terminal).await?
+            named_or_found(&args.customers, false, target, terminal).await?
         },
         remove: args.remove.iter().cloned().collect(),
         mark: None,
