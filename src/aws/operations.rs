@@ -119,6 +119,7 @@ mod calls {
     pub const DELETE_INSTANCE_PROFILE: Operation = call("iam", "DeleteInstanceProfile", &[on(InstanceProfiles, "iam:DeleteInstanceProfile")]);
 
     pub const DESCRIBE_INSTANCES: Operation = call("ec2", "DescribeInstances", &[on(Lists, "ec2:DescribeInstances")]);
+    pub const DESCRIBE_INSTANCE_STATUS: Operation = call("ec2", "DescribeInstanceStatus", &[on(Lists, "ec2:DescribeInstanceStatus")]);
     pub const DESCRIBE_INSTANCE_TYPES: Operation = call("ec2", "DescribeInstanceTypes", &[on(Lists, "ec2:DescribeInstanceTypes")]);
     pub const DESCRIBE_IMAGES: Operation = call("ec2", "DescribeImages", &[on(Lists, "ec2:DescribeImages")]);
     pub const DESCRIBE_VPCS: Operation = call("ec2", "DescribeVpcs", &[on(Lists, "ec2:DescribeVpcs")]);
@@ -311,7 +312,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "diagnose",
-        parts: &[CONNECT, BRAIN, HEARTBEAT],
+        parts: &[CONNECT, BRAIN, HEARTBEAT, &[DESCRIBE_INSTANCE_STATUS]],
     },
     CommandCalls {
         command: "params list",

@@ -32,7 +32,7 @@ const WITHOUT_PERMISSIONS: [&str; 6] = [
 ];
 
 /// What commands do without: they show or do everything else, and say what they need for the rest.
-const DONE_WITHOUT: [(&str, &str); 9] = [
+const DONE_WITHOUT: [(&str, &str); 10] = [
     ("onboard", "ec2:TerminateInstances"),
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
@@ -41,6 +41,7 @@ const DONE_WITHOUT: [(&str, &str); 9] = [
     ("tailnet apply", "iam:GetAccountAuthorizationDetails"),
     ("tailnet doctor", "iam:GetAccountAuthorizationDetails"),
     ("diagnose", "ssm:GetParameter"),
+    ("diagnose", "ec2:DescribeInstanceStatus"),
     ("tailnet devices", "ssm:GetParameter"),
 ];
 
