@@ -89,10 +89,9 @@ pub(super) async fn context(
     if let Some(tailnet) = &tailnet {
         // A wrong secret is known now rather than when half of the plan is done.
         tailnet.sign_in().await?;
-        terminal.say(format!(
-            "Tailscale takes the OAuth client {}",
-            tailnet.client_id()
-        ));
+        for id in tailnet.client_ids() {
+            terminal.say(format!("Tailscale takes the OAuth client {id}"));
+        }
     }
     Ok(Context {
         tailnet,

@@ -45,6 +45,15 @@ pub(super) struct TailscaleFile {
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) api_url: Option<String>,
     pub(super) tailnet: Option<String>,
+    pub(super) policy: PolicyClientFile,
+}
+
+/// The OAuth client for the policy file, where it has one of its own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PolicyClientFile {
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The same commands for the real client and for a stand-in: run by bash with KEY (a file that holds a good auth key), BAD (one that
 # holds an unknown one), TAG and `tailscale` at hand. Prints a block a step: `== NAME`, what was said, `-- exit code`.
 step() {
@@ -9,7 +10,7 @@ step() {
 }
 # Of the client's state, what our programs read.
 facts() {
-  step "$1: facts" bash -c 'tailscale status --json --peers=false >$0 || exit' "$KEY.status"
+  step "$1: facts" sh -c "tailscale status --json --peers=false >$KEY.status"
   grep -oE '"(BackendState|HaveNodeKey|Online)": *[^,]*|"(Health|Tags)": *(null|\[\])?'  "$KEY.status" | tr -s ' '
 }
 
