@@ -125,6 +125,14 @@ impl Database {
         !self.client.is_closed() && !self.lost.load(Ordering::Relaxed)
     }
 
+    /// Whether events of one customer are found without reading all.
+    pub async fn has_index(&self) -> Result<bool, BrainError> {
+        // A question about the table itself, so that one that is missing or closed to this user is told.
+        self.query("select 1 from events limit 1", &[]).await?;
+        let query = "select 1 from pg_indexes where tablename = 'events' and indexdef like '%(customer_id%'";
+        Ok(!self.query(query, &[]).await?.is_empty())
+    }
+
     /// Whether the events can be read, without reading any.
     pub async fn check(&self) -> Result<(), BrainError> {
         let query = "select customer_id, event_type, ts, payload->>'hostname' from events limit 0";
