@@ -49,7 +49,7 @@ pub struct DiagnoseArgs {
 
 /// What is to be diagnosed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Subject {
+pub(super) enum Subject {
     Customer(CustomerId),
     Instance(String),
 }
@@ -218,7 +218,7 @@ fn failed(diagnosis: Diagnosis) -> Failure {
 }
 
 /// The host to look at.
-async fn find(aws: &Aws, subject: &Subject) -> Result<Instance, Failure> {
+pub(super) async fn find(aws: &Aws, subject: &Subject) -> Result<Instance, Failure> {
     match subject {
         Subject::Instance(id) => aws.instance(id).await?.ok_or_else(|| {
             Failure::words(

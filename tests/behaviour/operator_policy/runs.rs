@@ -472,6 +472,9 @@ pub type Runs = (&'static str, fn() -> Vec<Run>);
 
 /// Every command that needs permissions, in the ways that together make every call it can make.
 pub const RUNS: &[Runs] = &[
+    ("doctor", doctor),
+    ("ssh", ssh),
+    ("logs", logs),
     ("onboard", onboard),
     ("smoke", smoke),
     ("offboard", offboard),
@@ -526,6 +529,34 @@ fn tailnet_devices() -> Vec<Run> {
     vec![Run {
         given: settled,
         arguments: |_, customer| words(&format!("tailnet devices {customer}")),
+        code: 0,
+    }]
+}
+
+fn doctor() -> Vec<Run> {
+    vec![Run {
+        given: |trial, customer| {
+            settled(trial, customer);
+            trial.done(&["tailnet", "apply", "--yes"]);
+        },
+        arguments: |_, _| words("doctor"),
+        code: 0,
+    }]
+}
+
+/// There is no way into a host of the sandbox from here, which is found after everything that AWS is asked.
+fn ssh() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("ssh {customer} --dry-run")),
+        code: 3,
+    }]
+}
+
+fn logs() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("logs {customer}")),
         code: 0,
     }]
 }
