@@ -122,7 +122,7 @@ fn the_given_cases() {
         count("unknown"),
         all.len()
     );
-    assert_eq!(all.len(), 67);
+    assert_eq!(all.len(), 72);
     assert_eq!(count("wrong"), 0);
     assert!(count("right") >= 64);
 }
