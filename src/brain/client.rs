@@ -13,6 +13,8 @@ use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
 
 /// Longest part of a brain's error text that is shown.
 const MAX_MESSAGE_LENGTH: usize = 300;
+/// Longer than any answer to a question that is asked here.
+const MAX_ANSWER_LENGTH: usize = 8 * 1024 * 1024;
 
 /// Everything but RFC 3986's unreserved characters: a server need not take `%5F` for `_`.
 const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
@@ -39,6 +41,26 @@ pub enum KeyCheck {
     CannotBeAsked,
 }
 
+/// A key as a brain lists it, that lists keys at all.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ListedKey {
+    /// What the brain calls it; to revoke it by.
+    pub id: String,
+    /// What it was minted for.
+    #[serde(default)]
+    pub label: String,
+    /// Whose it is.
+    pub customer_id: String,
+    /// When it was minted, by the brain's clock.
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct ListedKeys {
+    keys: Vec<ListedKey>,
+}
+
 /// A key the brain minted.
 #[derive(Debug, Clone)]
 pub struct MintedKey {
@@ -51,6 +73,13 @@ pub struct MintedKey {
 #[derive(Deserialize)]
 struct Events {
     events: Vec<EventRecord>,
+}
+
+/// A list of events, whatever they are.
+#[derive(Deserialize)]
+struct AnyEvents {
+    #[serde(rename = "events")]
+    _events: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -91,9 +120,18 @@ impl Brain {
         &self.url
     }
 
+    fn unexpected(&self, request: &'static str, error: &serde_json::Error) -> BrainError {
+        BrainError::Unexpected {
+            url: self.url.to_string(),
+            request,
+            reason: format!("{} at line {}", category(error), error.line()),
+        }
+    }
+
     fn unreachable(&self, error: reqwest::Error) -> BrainError {
         BrainError::Unreachable {
             url: self.url.to_string(),
+            sent: !error.is_connect() && !error.is_builder(),
             reason: http_client::reason(error),
         }
     }
@@ -113,13 +151,44 @@ impl Brain {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        request.send().await.map_err(|e| self.unreachable(e))
+        let answer = request.send().await.map_err(|e| self.unreachable(e))?;
+        self.not_a_page(answer)
+    }
+
+    /// Reads an answer, as far as it may be.
+    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, BrainError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(e))? {
+            if body.len() + chunk.len() > MAX_ANSWER_LENGTH {
+                return Err(BrainError::TooLong {
+                    url: self.url.to_string(),
+                    most: MAX_ANSWER_LENGTH,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A success that is a web page is no answer of the brain: something stands between.
+    fn not_a_page(&self, answer: Response) -> Result<Response, BrainError> {
+        let kind = answer.headers().get(reqwest::header::CONTENT_TYPE);
+        let is_page = kind
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.to_ascii_lowercase().contains("text/html"));
+        if is_page && !answer.status().is_server_error() {
+            return Err(BrainError::Page {
+                url: self.url.to_string(),
+                status: answer.status().as_u16(),
+            });
+        }
+        Ok(answer)
     }
 
     async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
         let status = answer.status().as_u16();
-        let message = answer.text().await.unwrap_or_default();
-        let message = serde_json::from_str::<serde_json::Value>(&message)
+        let message = self.body(answer).await.unwrap_or_default();
+        let message = serde_json::from_slice::<serde_json::Value>(&message)
             .ok()
             .and_then(|json| Some(json.get("error")?.as_str()?.to_owned()))
             .unwrap_or_else(|| "no message this program understands".to_owned());
@@ -183,7 +252,13 @@ impl Brain {
             .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
             .await?;
         match answer.status() {
-            status if status.is_success() => Ok(KeyCheck::Accepted),
+            // Only a list of events shows that the key was looked at.
+            status if status.is_success() => {
+                let body = self.body(answer).await?;
+                serde_json::from_slice::<AnyEvents>(&body)
+                    .map(|_| KeyCheck::Accepted)
+                    .map_err(|e| self.unexpected("GET /v1/events", &e))
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(KeyCheck::Refused),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(KeyCheck::CannotBeAsked),
             _ => Err(self.status_error("GET /v1/events", answer).await),
@@ -263,10 +338,7 @@ impl Brain {
         answer: Response,
     ) -> Result<Vec<u8>, BrainError> {
         match answer.status() {
-            status if status.is_success() => {
-                let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
-                Ok(body.to_vec())
-            }
+            status if status.is_success() => self.body(answer).await,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
                 url: self.url.to_string(),
                 what: format!("brain key of {customer}"),
@@ -281,8 +353,24 @@ impl Brain {
         }
     }
 
-    /// Mints a key for a customer with the admin token. Not repeated on failure: a lost answer leaves a key behind.
+    /// Mints a key for a customer with the admin token. Sent once: where its answer is lost, a key may have been minted
+    /// that nobody knows, and only its label tells of it.
     pub async fn mint_key(
+        &self,
+        customer: &CustomerId,
+        label: &str,
+        admin_token: &SecretString,
+    ) -> Result<MintedKey, BrainError> {
+        match self.post_key(customer, label, admin_token).await {
+            Err(cause) if may_have_been_minted(&cause) => Err(BrainError::KeyLost {
+                label: label.to_owned(),
+                cause: Box::new(cause),
+            }),
+            other => other,
+        }
+    }
+
+    async fn post_key(
         &self,
         customer: &CustomerId,
         label: &str,
@@ -296,12 +384,7 @@ impl Brain {
             .await?;
         match answer.status() {
             status if status.is_success() => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(BrainError::Refused {
-                    url: self.url.to_string(),
-                    what: "admin token".to_owned(),
-                });
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.no_admin()),
             status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
                 return Err(BrainError::NoKeysRoute {
                     url: self.url.to_string(),
@@ -310,21 +393,55 @@ impl Brain {
             }
             _ => return Err(self.status_error(REQUEST, answer).await),
         }
-        let unexpected = |reason: String| BrainError::Unexpected {
-            url: self.url.to_string(),
-            request: REQUEST,
-            reason,
-        };
-        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
-        let minted: MintAnswer = serde_json::from_slice(&body)
-            .map_err(|e| unexpected(format!("{} at line {}", category(&e), e.line())))?;
+        let body = self.body(answer).await?;
+        let minted: MintAnswer =
+            serde_json::from_slice(&body).map_err(|e| self.unexpected(REQUEST, &e))?;
         Ok(MintedKey {
-            key: BrainKey::parse(&minted.key).map_err(|e| unexpected(e.to_string()))?,
+            key: BrainKey::parse(&minted.key).map_err(|e| BrainError::Unexpected {
+                url: self.url.to_string(),
+                request: REQUEST,
+                reason: e.to_string(),
+            })?,
             id: minted.id,
         })
     }
 
-    /// Revokes a key by its id; `false` when the brain does not know it or has no route to revoke.
+    fn no_admin(&self) -> BrainError {
+        BrainError::Refused {
+            url: self.url.to_string(),
+            what: "admin token".to_owned(),
+        }
+    }
+
+    /// A customer's valid keys; `None` where the brain has no route to list them.
+    pub async fn keys(
+        &self,
+        customer: &CustomerId,
+        admin_token: &SecretString,
+    ) -> Result<Option<Vec<ListedKey>>, BrainError> {
+        const REQUEST: &str = "GET /v1/keys";
+        let query = [("customer_id", customer.to_string())];
+        let bearer = Some(admin_token.expose_secret());
+        let answer = self
+            .send(Method::GET, "/v1/keys", bearer, &query, None)
+            .await?;
+        match answer.status() {
+            status if status.is_success() => {}
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.no_admin()),
+            _ => return Err(self.status_error(REQUEST, answer).await),
+        }
+        let body = self.body(answer).await?;
+        let listed: ListedKeys =
+            serde_json::from_slice(&body).map_err(|e| self.unexpected(REQUEST, &e))?;
+        let mut keys = listed.keys;
+        // Whatever the brain makes of the question.
+        keys.retain(|key| key.customer_id == customer.as_str());
+        Ok(Some(keys))
+    }
+
+    /// Asks the brain to revoke a key by its id; `false` when it does not know it or has no route to revoke. What it
+    /// answers is its word only: whether the key is refused shows when it is tried.
     pub async fn revoke_key(
         &self,
         id: &str,
@@ -339,12 +456,21 @@ impl Brain {
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
-                url: self.url.to_string(),
-                what: "admin token".to_owned(),
-            }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.no_admin()),
             _ => Err(self.status_error("DELETE /v1/keys/{id}", answer).await),
         }
+    }
+}
+
+/// Whether an error leaves it open that the key was minted.
+fn may_have_been_minted(error: &BrainError) -> bool {
+    match error {
+        BrainError::Unreachable { sent, .. } => *sent,
+        BrainError::Status { status, .. } => *status >= 500,
+        BrainError::Unexpected { .. } | BrainError::Page { .. } | BrainError::TooLong { .. } => {
+            true
+        }
+        _ => false,
     }
 }
 

@@ -114,10 +114,11 @@ async fn mint(args: &MintKeyArgs, target: &Target, terminal: &Terminal) -> Resul
         .hint("pass --mint-command 'node bin/mint-key.js', or set M8TRX_BRAIN_ADMIN_TOKEN_FILE or `brain.admin_token_file`"));
     }
     let aws = target.aws(terminal).await?;
-    let label = args
-        .label
-        .clone()
-        .unwrap_or_else(|| format!("m8trx mint-key {customer}"));
+    let label = args.label.clone().unwrap_or_else(|| match args.store {
+        // A key that is stored may be revoked later by its label; one that was handed out may not.
+        true => format!("m8trx mint-key --store {customer}"),
+        false => format!("m8trx mint-key {customer}"),
+    });
     let context = context(customer, None, aws, &given, settings, terminal).await?;
     let context = Arc::new(Context {
         key_label: label.clone(),

@@ -1,13 +1,14 @@
 //! The customer's brain key: minted, tried, and stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Context, Mint};
-use crate::aws::ssm::{Kind, Parameter, Put};
+use crate::aws::ssm::{Kind, Parameter, Put, PutError};
 use crate::brain::BrainError;
-use crate::brain::client::{KeyCheck, MintedKey};
+use crate::brain::client::{KeyCheck, ListedKey, MintedKey};
 use crate::brain::mint;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
@@ -58,6 +59,81 @@ impl BrainKeyParameter {
         })
     }
 
+    /// The parameter with a key of this run; `None` where somebody else has created it meanwhile.
+    async fn create(&self, minted: &MintedKey) -> Result<Option<Outcome>, StepError> {
+        let name = self.0.customer.brain_key_parameter();
+        let mut tags = self.0.tags();
+        tags.extend(minted.id.as_deref().map(|id| (BRAIN_KEY_ID_TAG, id)));
+        let put = self
+            .0
+            .aws
+            .create_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
+            .await;
+        match put {
+            Ok(Put::Created(version)) => {
+                Ok(Some(Outcome::Created(format!("{name}, version {version}"))))
+            }
+            Ok(Put::Existed) => {
+                discard_key(&self.0, minted).await?;
+                Ok(None)
+            }
+            Err(error) => Err(not_stored(&self.0, minted, error).await),
+        }
+    }
+
+    /// A key that does not serve is replaced; what the brain calls the new one is noted before.
+    async fn overwrite(&self, now: &Parameter, minted: &MintedKey) -> Result<Outcome, StepError> {
+        let (aws, name) = (&self.0.aws, self.0.customer.brain_key_parameter());
+        let before = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?;
+        let mut tags = self.0.tags();
+        let noted = match &minted.id {
+            Some(id) => {
+                tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
+                aws.tag_parameter(&name, &tags).await
+            }
+            // It would name the key that was there before.
+            None => aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await,
+        };
+        if let Err(error) = noted {
+            return Err(not_stored(&self.0, minted, PutError::NotStored(error)).await);
+        }
+        let put = aws
+            .overwrite_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
+            .await;
+        let stored = match put {
+            Ok(stored) => stored,
+            Err(error) => return Err(not_stored(&self.0, minted, error).await),
+        };
+        // One that was only stored wrongly may still work.
+        let old = BrainKey::parse(now.value.expose_secret()).ok();
+        if let (Some(id), Some(old)) = (before, old)
+            && minted.id.as_ref() != Some(&id)
+            && self.0.brain.check_key(&old).await? == KeyCheck::Accepted
+        {
+            revoke_key(&self.0, &id, Some(&old)).await?;
+        }
+        Ok(Outcome::Updated(format!(
+            "{name}, version {}",
+            stored.version
+        )))
+    }
+
+    /// Somebody else has stored a key meanwhile.
+    async fn adopt(&self) -> Result<Outcome, StepError> {
+        let name = self.0.customer.brain_key_parameter();
+        let other = self.0.aws.parameter(&name).await?;
+        match self.judge(other.as_ref()).await? {
+            Stored::Good(key, detail) => {
+                self.keep(key);
+                Ok(Outcome::Adopted(detail))
+            }
+            Stored::None | Stored::Bad(_) => Err(StepError::Precondition {
+                problem: format!("{name} was changed by somebody else while this run was going on"),
+                hint: "run the same command again".to_owned(),
+            }),
+        }
+    }
+
     fn keep(&self, key: BrainKey) {
         // Only one step sets it, once a run; a second observation finds the same key.
         let _ = self.0.found.brain_key.set(key);
@@ -101,12 +177,125 @@ pub async fn mint_key(context: &Context, progress: impl Fn(&str)) -> Result<Mint
     Ok(minted)
 }
 
-/// A minted key that was not needed in the end must not stay valid, where the brain lets it be revoked.
-pub async fn discard_key(context: &Context, minted: &MintedKey) -> Result<(), StepError> {
-    if let (Some(id), Some(token)) = (&minted.id, &context.admin_token) {
-        context.brain.revoke_key(id, token).await?;
+/// How often a key that is said to be revoked is tried, and how long in between.
+const TRIES: u32 = 3;
+const TRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Has the brain revoke a key, which is believed when it refuses the key, where that is known; `false` where it cannot
+/// be done from here: there is no admin token, or the brain does not know the id, or has no route for it.
+pub async fn revoke_key(
+    context: &Context,
+    id: &str,
+    key: Option<&BrainKey>,
+) -> Result<bool, BrainError> {
+    let Some(token) = &context.admin_token else {
+        return Ok(false);
+    };
+    let brain = &context.brain;
+    if !brain.revoke_key(id, token).await? {
+        return Ok(false);
     }
-    Ok(())
+    let Some(key) = key else {
+        return Ok(true);
+    };
+    for attempt in 1..=TRIES {
+        if brain.check_key(key).await? != KeyCheck::Accepted {
+            return Ok(true);
+        }
+        if attempt < TRIES {
+            tokio::time::sleep(TRY_PAUSE).await;
+        }
+    }
+    Err(BrainError::NotRevoked {
+        url: brain.url().to_string(),
+        id: id.to_owned(),
+    })
+}
+
+/// A minted key that was not needed in the end must not stay valid, where the brain lets it be revoked.
+pub async fn discard_key(context: &Context, minted: &MintedKey) -> Result<(), BrainError> {
+    match &minted.id {
+        Some(id) => revoke_key(context, id, Some(&minted.key)).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The failure to store a minted key, once that key is out of the world, or with word of it where it is not. A key that
+/// may be stored is left alone.
+pub async fn not_stored(context: &Context, minted: &MintedKey, error: PutError) -> StepError {
+    if !error.is_not_there() {
+        return error.into();
+    }
+    let Err(left) = discard_key(context, minted).await else {
+        return error.into();
+    };
+    StepError::Precondition {
+        problem: format!("{error}; and the key just minted for it could not be revoked: {left}"),
+        hint: format!(
+            "run the same command again: once its key is stored, it revokes {}, where the brain lists its keys",
+            minted.id.as_deref().unwrap_or("that one")
+        ),
+    }
+}
+
+/// Whether this program labelled a key that it stores for a customer. A key that was printed for a person is not among
+/// them.
+fn is_label_of(label: &str, context: &Context) -> bool {
+    let customer = &context.customer;
+    let exact = [
+        format!("m8trx onboard {customer}"),
+        format!("m8trx mint-key --store {customer}"),
+    ];
+    label == context.key_label
+        || exact.iter().any(|known| known == label)
+        || label.starts_with(&format!("m8trx rotate {customer} "))
+}
+
+/// The customer's keys with a label of this program, where the brain lists its keys and there is a token to ask with.
+pub async fn labelled_keys(context: &Context) -> Result<Vec<ListedKey>, BrainError> {
+    let Some(token) = &context.admin_token else {
+        return Ok(Vec::new());
+    };
+    let listed = context.brain.keys(&context.customer, token).await?;
+    let mut keys = listed.unwrap_or_default();
+    keys.retain(|key| is_label_of(&key.label, context));
+    Ok(keys)
+}
+
+/// Revokes what interrupted runs minted and never stored: the labelled keys that are no younger than the stored one.
+/// Gives their ids. One that is younger belongs to a run that is still going on.
+pub async fn revoke_leftovers(
+    context: &Context,
+    stored_id: &str,
+) -> Result<Vec<String>, BrainError> {
+    let keys = labelled_keys(context).await?;
+    let stored = keys.iter().find(|key| key.id == stored_id);
+    let Some(until) = stored.and_then(|key| key.created_at) else {
+        return Ok(Vec::new());
+    };
+    let mut revoked = Vec::new();
+    for key in &keys {
+        let is_older = key.created_at.is_some_and(|at| at <= until);
+        if key.id != stored_id && is_older && revoke_key(context, &key.id, None).await? {
+            revoked.push(key.id.clone());
+        }
+    }
+    Ok(revoked)
+}
+
+/// Does so for a key that was just stored: the key is what matters, so a failure is only said.
+pub async fn clear_leftovers(context: &Context, stored_id: Option<&str>, run: &StepRun) {
+    let Some(id) = stored_id else { return };
+    match revoke_leftovers(context, id).await {
+        Ok(revoked) if revoked.is_empty() => {}
+        Ok(revoked) => run.progress(format!(
+            "revoked {}, which interrupted runs minted and did not store",
+            revoked.join(", ")
+        )),
+        Err(error) => run.progress(format!(
+            "keys that interrupted runs minted and did not store could not be looked for: {error}"
+        )),
+    }
 }
 
 #[async_trait]
@@ -152,50 +341,15 @@ impl Step for BrainKeyParameter {
             return Ok(Outcome::Adopted(detail));
         }
         let minted = mint_key(&self.0, |what| run.progress(what)).await?;
-        let mut tags = self.0.tags();
-        if let Some(id) = &minted.id {
-            tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
-        }
         run.progress("storing the key");
-        let value = minted.key.expose();
-        let aws = &self.0.aws;
-        let outcome = if now.is_some() {
-            let version = aws
-                .overwrite_parameter(&name, value, Kind::Secure, &tags)
-                .await?;
-            if minted.id.is_none() {
-                // It would name the key that was there before.
-                aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
-            }
-            Outcome::Updated(format!("{name}, version {version}"))
-        } else {
-            let put = aws
-                .create_parameter(&name, value, Kind::Secure, &tags)
-                .await;
-            if put.is_err() {
-                // The failure to store it is what must be told; nobody can use a key that is stored nowhere.
-                let _ = discard_key(&self.0, &minted).await;
-            }
-            match put? {
-                Put::Created(version) => Outcome::Created(format!("{name}, version {version}")),
-                Put::Existed => {
-                    discard_key(&self.0, &minted).await?;
-                    let other = aws.parameter(&name).await?;
-                    return match self.judge(other.as_ref()).await? {
-                        Stored::Good(key, detail) => {
-                            self.keep(key);
-                            Ok(Outcome::Adopted(detail))
-                        }
-                        Stored::None | Stored::Bad(_) => Err(StepError::Precondition {
-                            problem: format!(
-                                "{name} was changed by somebody else while this run was going on"
-                            ),
-                            hint: "run the same command again".to_owned(),
-                        }),
-                    };
-                }
-            }
+        let outcome = match &now {
+            Some(now) => self.overwrite(now, &minted).await?,
+            None => match self.create(&minted).await? {
+                Some(outcome) => outcome,
+                None => return self.adopt().await,
+            },
         };
+        clear_leftovers(&self.0, minted.id.as_deref(), run).await;
         self.keep(minted.key);
         Ok(outcome)
     }
@@ -207,9 +361,8 @@ impl Step for BrainKeyParameter {
         if !self.0.may_remove_parameter(&name).await? {
             return Ok(removed);
         }
-        if let Some(token) = &self.0.admin_token
-            && let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?
-            && self.0.brain.revoke_key(&id, token).await?
+        if let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?
+            && revoke_key(&self.0, &id, None).await?
         {
             removed.push(format!("brain key {id}, revoked"));
         }

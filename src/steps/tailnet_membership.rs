@@ -30,6 +30,22 @@ pub async fn minted_keys(
     Ok(keys)
 }
 
+/// The good keys minted for the customer that are no younger than the one that is stored now: they were replaced by it, or
+/// never stored. A younger one belongs to a run that is still going on.
+pub async fn replaced_keys(
+    tailnet: &Tailnet,
+    context: &Context,
+    stored_id: &str,
+) -> Result<Vec<AuthKey>, TailnetError> {
+    let stored = tailnet.auth_key(stored_id).await?;
+    let Some(until) = stored.and_then(|key| key.created) else {
+        return Ok(Vec::new());
+    };
+    let mut keys = minted_keys(tailnet, context).await?;
+    keys.retain(|key| key.id != stored_id && key.created.is_some_and(|at| at <= until));
+    Ok(keys)
+}
+
 /// The customer's devices; of a run that marks what it makes, those of its hosts only.
 pub async fn devices_to_remove(
     tailnet: &Tailnet,

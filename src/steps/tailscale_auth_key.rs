@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{Context, tailnet_membership as membership};
-use crate::aws::ssm::{Kind, Parameter, Put};
+use crate::aws::ssm::{Kind, Parameter, Put, PutError};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::tailnet::TailnetError;
@@ -120,7 +120,17 @@ impl TailscaleAuthKeyParameter {
         }
     }
 
-    /// The failure to store a key, once that key is out of the world, or with word of it where it is not.
+    /// The failure to store a key, once that key is out of the world, or with word of it where it is not. A key that may
+    /// be stored is left alone.
+    pub(crate) async fn unstored(&self, next: &NextKey, error: PutError) -> StepError {
+        if error.is_not_there() {
+            self.not_stored(next, error.into()).await
+        } else {
+            error.into()
+        }
+    }
+
+    /// The failure of what comes before storing a key, or with word of the key where it could not be revoked.
     pub(crate) async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
         match self.discard(next).await {
             Ok(()) => error,
@@ -137,46 +147,41 @@ impl TailscaleAuthKeyParameter {
         }
     }
 
-    /// A key of this program's own making that is replaced has no more use. The new one is stored, so a failure is only
-    /// told.
-    async fn revoke_replaced(&self, old: Option<&Parameter>, next: &NextKey, run: &StepRun) {
-        let old = old.and_then(|old| TailscaleAuthKey::parse(old.value.expose_secret()).ok());
-        let (Some(tailnet), Some(old)) = (&self.0.tailnet, old) else {
+    /// The keys of this program's own making that the stored one replaces have no more use: the one before, and what
+    /// interrupted runs minted and never stored. The new one is stored, so a failure is only said.
+    async fn revoke_replaced(&self, next: &NextKey, run: &StepRun) {
+        let Some(tailnet) = &self.0.tailnet else {
             return;
         };
-        if old.id() == next.key.id() {
-            return;
-        }
         let revoked = async {
-            match tailnet.auth_key(old.id()).await? {
-                Some(known)
-                    if known.is_of(&self.0.customer)
-                        && known.is_minted()
-                        && !known.is_dead(Timestamp::now()) =>
-                {
-                    tailnet.revoke_key(old.id()).await
-                }
-                _ => Ok(false),
+            let older = membership::replaced_keys(tailnet, &self.0, next.key.id()).await?;
+            for key in &older {
+                tailnet.revoke_key(&key.id).await?;
             }
+            Ok::<_, TailnetError>(older)
         };
-        if let Err(error) = revoked.await {
-            run.progress(format!(
-                "the replaced key {} is still good, since it could not be revoked: {error}",
-                old.id()
-            ));
+        match revoked.await {
+            Ok(older) if older.is_empty() => {}
+            Ok(older) => {
+                let ids: Vec<&str> = older.iter().map(|key| key.id.as_str()).collect();
+                run.progress(format!("revoked {}, which it replaces", ids.join(", ")));
+            }
+            Err(error) => run.progress(format!(
+                "keys that it replaces may still be good, since they could not be revoked: {error}"
+            )),
         }
     }
 
-    async fn store(&self, next: &NextKey, there: bool) -> Result<Option<Outcome>, StepError> {
+    async fn store(&self, next: &NextKey, there: bool) -> Result<Option<Outcome>, PutError> {
         let name = self.0.customer.tailscale_auth_key_parameter();
         let (aws, tags) = (&self.0.aws, self.0.tags());
         let (id, value) = (next.key.id(), next.key.expose());
         let verb = if next.minted { "minted, " } else { "" };
         if there {
-            let version = aws
+            let stored = aws
                 .overwrite_parameter(&name, value, Kind::Secure, &tags)
                 .await?;
-            let detail = format!("key {id}, {verb}version {version}");
+            let detail = format!("key {id}, {verb}version {}", stored.version);
             return Ok(Some(Outcome::Updated(detail)));
         }
         Ok(
@@ -283,7 +288,7 @@ impl Step for TailscaleAuthKeyParameter {
         run.progress("storing the key");
         match self.store(&next, now.is_some()).await {
             Ok(Some(outcome)) => {
-                self.revoke_replaced(now.as_ref(), &next, run).await;
+                self.revoke_replaced(&next, run).await;
                 Ok(outcome)
             }
             Ok(None) => {
@@ -292,7 +297,7 @@ impl Step for TailscaleAuthKeyParameter {
                     "{name}, stored by somebody else meanwhile"
                 )))
             }
-            Err(error) => Err(self.not_stored(&next, error).await),
+            Err(error) => Err(self.unstored(&next, error).await),
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Rotation {
     pub revoke_at_once: bool,
     before: OnceLock<Before>,
     after: OnceLock<After>,
+    /// The brain's ids of keys that an earlier rotation minted or did not come to revoke.
+    earlier: Mutex<Vec<String>>,
     followed: Mutex<Vec<Followed>>,
     revoked: OnceLock<Revoked>,
 }
@@ -150,6 +152,7 @@ impl Rotation {
             revoke_at_once,
             before: OnceLock::new(),
             after: OnceLock::new(),
+            earlier: Mutex::default(),
             followed: Mutex::default(),
             revoked: OnceLock::new(),
         })
@@ -192,6 +195,18 @@ impl Rotation {
         NewBrainKey(Arc::clone(self)).undo(run).await
     }
 
+    fn note_earlier(&self, ids: impl Iterator<Item = String>) {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.extend(ids);
+    }
+
+    fn earlier(&self) -> Vec<String> {
+        self.earlier
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Both keys, where the new one is stored by now; an error tells of a mistake in the order of the steps.
     fn both(&self) -> Result<(&Before, &After), StepError> {
         match (self.before.get(), self.after.get()) {
@@ -217,18 +232,31 @@ impl Rotation {
         })
     }
 
-    /// Ends a rotation whose steps are all done.
-    pub async fn finish(&self) -> Result<(), AwsError> {
-        self.forget().await
+    /// Ends a rotation whose steps are all done: what the brain calls the stored key is noted before what else names it
+    /// is taken off.
+    pub async fn finish(&self) -> Result<(), StepError> {
+        let (_, after) = self.both()?;
+        self.note_id(after.id.as_deref()).await?;
+        Ok(self.forget().await?)
     }
 
-    /// Takes the tags of the rotation off again.
+    /// Has the parameter say what the brain calls the stored key, or nothing where that is not known.
+    async fn note_id(&self, id: Option<&str>) -> Result<(), AwsError> {
+        let name = self.context.customer.brain_key_parameter();
+        let aws = &self.context.aws;
+        match id {
+            Some(id) => aws.tag_parameter(&name, &[(BRAIN_KEY_ID_TAG, id)]).await,
+            None => aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await,
+        }
+    }
+
+    /// Takes the tags of the rotation off again, all at once: with some of them, nobody could finish it.
     async fn forget(&self) -> Result<(), AwsError> {
         let name = self.context.customer.brain_key_parameter();
-        for key in [NEW_ID_TAG, OLD_ID_TAG, ROTATION_TAG] {
-            self.context.aws.untag_parameter(&name, key).await?;
-        }
-        Ok(())
+        self.context
+            .aws
+            .untag_parameter(&name, &[NEW_ID_TAG, OLD_ID_TAG, ROTATION_TAG])
+            .await
     }
 }
 

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use super::{OLD_ID_TAG, Revoked, Rotation, is_under_way};
 use crate::brain::client::KeyCheck;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
-use crate::secret::SecretString;
-use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, revoke_key, revoke_leftovers};
 
 /// The old key is revoked, where that can be done from here.
 pub struct OldBrainKey(pub Arc<Rotation>);
@@ -26,10 +25,13 @@ impl OldBrainKey {
         Ok(context.aws.parameter_tag(&name, tag).await?)
     }
 
-    /// The brain's id of the old key, and the token to revoke it with.
-    fn means(&self) -> Option<(&str, &SecretString)> {
-        let id = self.0.before()?.id.as_deref()?;
-        Some((id, self.0.context.admin_token.as_ref()?))
+    /// Whether the brain has no way to try a key.
+    async fn cannot_be_tried(&self) -> Result<bool, StepError> {
+        let key = self.0.before().and_then(|before| before.key.as_ref());
+        Ok(match key {
+            Some(key) => self.0.context.brain.check_key(key).await? == KeyCheck::CannotBeAsked,
+            None => false,
+        })
     }
 
     /// Whether the brain refuses the old key already, revoked by somebody.
@@ -72,6 +74,11 @@ impl Step for OldBrainKey {
                     "{when} revoke {id} at the brain"
                 )));
             }
+            _ if self.is_refused().await? => {
+                return Ok(Observation::missing(
+                    "the brain refuses the old one already: take note of it",
+                ));
+            }
             (Some(_), None) => "the brain gave no id for it",
             (None, _) => "there is no admin token",
         };
@@ -88,22 +95,45 @@ impl Step for OldBrainKey {
 
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
         let (before, after) = self.0.both()?;
+        let context = &self.0.context;
         self.0.check_stored().await?;
-        if let Some((id, token)) = self.means()
-            && after.id.as_deref() != Some(id)
-        {
+        let mut revoked = Vec::new();
+        let old = before.id.clone().filter(|id| Some(id) != after.id.as_ref());
+        if let Some(id) = old {
             run.progress(format!("revoking {id}"));
-            if self.0.context.brain.revoke_key(id, token).await? {
-                let _ = self.0.revoked.set(Revoked::Yes);
-                return Ok(Outcome::Removed(format!("brain key {id}, revoked")));
+            if revoke_key(context, &id, before.key.as_ref()).await? {
+                revoked.push(id);
             }
         }
-        if self.is_refused().await? {
+        for id in self.0.earlier() {
+            if Some(&id) != after.id.as_ref() && revoke_key(context, &id, None).await? {
+                revoked.push(id);
+            }
+        }
+        if let Some(id) = &after.id {
+            match revoke_leftovers(context, id).await {
+                Ok(more) => revoked.extend(more),
+                Err(error) => run.progress(format!(
+                    "keys that interrupted runs minted and did not store could not be looked for: {error}"
+                )),
+            }
+        }
+        let removed = format!("brain key {}, revoked", revoked.join(", "));
+        if self.is_refused().await? || (before.key.is_none() && !revoked.is_empty()) {
             let _ = self.0.revoked.set(Revoked::Yes);
-            return Ok(Outcome::Adopted(format!(
-                "the key of version {} is refused by the brain already",
-                before.version
-            )));
+            return Ok(if revoked.is_empty() {
+                Outcome::Adopted(format!(
+                    "the key of version {} is refused by the brain already",
+                    before.version
+                ))
+            } else {
+                Outcome::Removed(removed)
+            });
+        }
+        if self.cannot_be_tried().await? && !revoked.is_empty() {
+            // A brain that cannot be asked about keys is believed.
+            let _ = self.0.revoked.set(Revoked::Yes);
+            return Ok(Outcome::Removed(removed));
         }
         if self.0.revoke_at_once {
             return Err(StepError::Precondition {
