@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Global;
-use super::ending::Ending;
 use super::execution::step_failure;
 use super::inputs::brain_url;
 use super::onboarding::stdout_failed;
@@ -236,7 +235,7 @@ async fn follow(
     mut since: Timestamp,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut ending = Ending::listen()?;
+    let end = terminal.interrupt.watch();
     terminal.say(format!("Following {}; Ctrl-C ends.", args.customer));
     let mut shown = Shown::default();
     let mut tally = Tally::default();
@@ -278,14 +277,14 @@ async fn follow(
         since = since.max(known.checked_sub(LATE).unwrap_or(since));
         shown.forget_before(since);
         tokio::select! {
-            () = ending.requested() => break,
+            () = end.requested() => break,
             () = tokio::time::sleep(PACE) => {}
         }
         if terminal.reader_has_gone() {
             return Ok(());
         }
         answer = tokio::select! {
-            () = ending.requested() => break,
+            () = end.requested() => break,
             answer = source.read(args, since) => answer,
         };
     }

@@ -1,10 +1,9 @@
-//! Observing and running a plan for a person: progress, journal, Ctrl-C, and what a failure means.
+//! Observing and running a plan for a person: progress, journal, interruption, and what a failure means.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use super::Global;
 use super::onboarding::stdout_failed;
@@ -200,7 +199,7 @@ pub(super) async fn observe(plan: &Plan) -> Result<HashMap<&'static str, Observa
     Ok(observed)
 }
 
-/// Runs the plan, shows and records its events, and turns Ctrl-C into a clean stop.
+/// Runs the plan, shows and records its events, and turns a signal into a clean stop.
 pub(super) async fn execute(
     command: &'static str,
     plan: &Plan,
@@ -219,9 +218,8 @@ async fn execute_about(
     subject: &Subject,
     terminal: &Terminal,
 ) -> RunReport {
-    let interrupt = CancellationToken::new();
-    let on_interrupt = tokio::spawn(stop_on_interrupt(interrupt.clone(), terminal.clone()));
-    let report = watched_about(
+    let interrupt = terminal.interrupt.begin_run();
+    watched_about(
         command,
         plan.steps(),
         subject,
@@ -229,9 +227,7 @@ async fn execute_about(
         |_| {},
         async |events| plan.run(observed, &events, &interrupt).await,
     )
-    .await;
-    on_interrupt.abort();
-    report
+    .await
 }
 
 /// Shows and records the events of `work`, and gives them to `also`.
@@ -287,18 +283,6 @@ async fn watched_about<T>(
     // The listener ends with the last sender; what it shows must stand before what comes after.
     let _ = listener.await;
     result
-}
-
-/// The first Ctrl-C asks the run to stop, the second ends the process at once.
-pub(super) async fn stop_on_interrupt(interrupt: CancellationToken, terminal: Terminal) {
-    if tokio::signal::ctrl_c().await.is_err() {
-        return;
-    }
-    interrupt.cancel();
-    terminal.say("Stopping: what is under way is finished first. Ctrl-C again ends at once.");
-    if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(i32::from(Kind::Interrupted.exit_code()));
-    }
 }
 
 fn open_journal(command: &str, subject: &Subject, terminal: &Terminal) -> Option<Journal> {

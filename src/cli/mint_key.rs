@@ -176,6 +176,7 @@ async fn print(
     if args.dry_run {
         return dry_run(context, terminal).await;
     }
+    terminal.interrupt.begin_run();
     let minted = mint_key(context, |what| terminal.say(format!("brain-key: {what}")))
         .await
         .map_err(step_failure)?;

@@ -3,7 +3,6 @@
 pub mod brain_url;
 pub mod diagnose;
 pub mod drill;
-mod ending;
 pub mod events;
 mod execution;
 mod fault;
@@ -135,33 +134,57 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::UserData(args) => user_data::run(&args, &terminal),
-        Command::Onboard(args) => with_runtime(onboard::run(&args, &cli.global, &terminal)),
-        Command::Offboard(args) => with_runtime(offboard::run(&args, &cli.global, &terminal)),
-        Command::RotateTailscaleKey(args) => {
-            with_runtime(rotate_tailscale_key::run(&args, &cli.global, &terminal))
+        Command::Onboard(args) => {
+            with_runtime(&terminal, onboard::run(&args, &cli.global, &terminal))
         }
-        Command::RotateBrainKey(args) => {
-            with_runtime(rotate_brain_key::run(&args, &cli.global, &terminal))
+        Command::Offboard(args) => {
+            with_runtime(&terminal, offboard::run(&args, &cli.global, &terminal))
         }
-        Command::Smoke(args) => with_runtime(smoke::run(&args, &cli.global, &terminal)),
-        Command::Tailnet(args) => with_runtime(tailnet::run(&args, &cli.global, &terminal)),
-        Command::Status(args) => with_runtime(status::run(&args, &cli.global, &terminal)),
-        Command::Events(args) => with_runtime(events::run(&args, &cli.global, &terminal)),
-        Command::Diagnose(args) => with_runtime(diagnose::run(&args, &cli.global, &terminal)),
-        Command::Drill(args) => with_runtime(drill::run(&args, &cli.global, &terminal)),
-        Command::BrainUrl(args) => with_runtime(brain_url::run(&args, &cli.global, &terminal)),
-        Command::MintKey(args) => with_runtime(mint_key::run(&args, &cli.global, &terminal)),
-        Command::Iam(args) => with_runtime(iam::run(&args, &cli.global, &terminal)),
-        Command::Launch(args) => with_runtime(launch::run(&args, &cli.global, &terminal)),
-        Command::Wait(args) => with_runtime(wait::run(&args, &cli.global, &terminal)),
-        Command::Params(args) => with_runtime(params::run(&args, &cli.global, &terminal)),
-        Command::Sandbox(args) => with_runtime(sandbox::run(&args, &cli.global, &terminal)),
+        Command::RotateTailscaleKey(args) => with_runtime(
+            &terminal,
+            rotate_tailscale_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::RotateBrainKey(args) => with_runtime(
+            &terminal,
+            rotate_brain_key::run(&args, &cli.global, &terminal),
+        ),
+        Command::Smoke(args) => with_runtime(&terminal, smoke::run(&args, &cli.global, &terminal)),
+        Command::Tailnet(args) => {
+            with_runtime(&terminal, tailnet::run(&args, &cli.global, &terminal))
+        }
+        Command::Status(args) => {
+            with_runtime(&terminal, status::run(&args, &cli.global, &terminal))
+        }
+        Command::Events(args) => {
+            with_runtime(&terminal, events::run(&args, &cli.global, &terminal))
+        }
+        Command::Diagnose(args) => {
+            with_runtime(&terminal, diagnose::run(&args, &cli.global, &terminal))
+        }
+        Command::Drill(args) => with_runtime(&terminal, drill::run(&args, &cli.global, &terminal)),
+        Command::BrainUrl(args) => {
+            with_runtime(&terminal, brain_url::run(&args, &cli.global, &terminal))
+        }
+        Command::MintKey(args) => {
+            with_runtime(&terminal, mint_key::run(&args, &cli.global, &terminal))
+        }
+        Command::Iam(args) => with_runtime(&terminal, iam::run(&args, &cli.global, &terminal)),
+        Command::Launch(args) => {
+            with_runtime(&terminal, launch::run(&args, &cli.global, &terminal))
+        }
+        Command::Wait(args) => with_runtime(&terminal, wait::run(&args, &cli.global, &terminal)),
+        Command::Params(args) => {
+            with_runtime(&terminal, params::run(&args, &cli.global, &terminal))
+        }
+        Command::Sandbox(args) => {
+            with_runtime(&terminal, sandbox::run(&args, &cli.global, &terminal))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.show(&terminal);
-            ExitCode::from(failure.kind.exit_code())
+            ExitCode::from(failure.exit_code(&terminal))
         }
     }
 }
@@ -179,7 +202,10 @@ fn check_faults(cli: &Cli) -> Result<(), Failure> {
     .hint("add --sandbox; a drill takes the faults as arguments: m8trx drill FAULT"))
 }
 
-fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn with_runtime(
+    terminal: &Terminal,
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -189,7 +215,7 @@ fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<()
                 format!("the asynchronous runtime cannot be started: {e}"),
             )
         })?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(terminal.interruptible(command));
     // A question that was interrupted may still be waiting for its answer on a thread of its own.
     runtime.shutdown_background();
     result

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use super::Global;
-use super::execution::{step_failure, stop_on_interrupt, watched};
+use super::execution::{step_failure, watched};
 use super::inputs::admin_token;
 use super::onboarding::stdout_failed;
 use super::target::Target;
@@ -218,8 +217,7 @@ async fn offboard(
     confirm(args, terminal).await?;
 
     let offboarding = Offboarding::new(Arc::clone(&context), &found, args.leave_brain_key);
-    let interrupt = CancellationToken::new();
-    let on_interrupt = tokio::spawn(stop_on_interrupt(interrupt.clone(), terminal.clone()));
+    let interrupt = terminal.interrupt.begin_run();
     let done = watched(
         "offboard",
         offboarding.steps(),
@@ -229,7 +227,6 @@ async fn offboard(
         async |events| offboarding.carry_out(events, &interrupt).await,
     )
     .await;
-    on_interrupt.abort();
     finish(done, &mut result, terminal)
 }
 

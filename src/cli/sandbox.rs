@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
 use super::target::{start_sandbox, with_faults};
@@ -54,13 +53,8 @@ pub async fn run(args: &SandboxArgs, global: &Global, terminal: &Terminal) -> Re
 }
 
 async fn up(options: SandboxOptions, terminal: &Terminal) -> Result<(), Failure> {
-    // Listened to from the start, so that a signal during it also ends the hosts.
-    let other = |e: std::io::Error| {
-        Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(other)?;
+    // From the start, so that a signal meanwhile also ends the hosts.
+    let end = terminal.interrupt.watch();
     let sandbox = start_sandbox(options).await?;
     let environment = sandbox.environment();
     let text = match terminal.output {
@@ -81,11 +75,7 @@ async fn up(options: SandboxOptions, terminal: &Terminal) -> Result<(), Failure>
     terminal.say("  m8trx onboard cust_acme");
     terminal.say("  aws ssm get-parameters-by-path --path /m8trx --recursive");
     if written.is_ok() {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        end.requested().await;
     }
     sandbox.stop().await;
     written.map_err(|e| Failure::words(Kind::Other, format!("stdout cannot be written to: {e}")))

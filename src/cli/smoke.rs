@@ -26,7 +26,7 @@ use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 use finish::Run;
-use interrupt::Interrupts;
+use interrupt::Left;
 use result::{Cleaned, stdout};
 
 /// Prove a real environment: take one customer the whole way, check it, and remove everything again.
@@ -192,16 +192,16 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
     ));
     confirm(terminal).await?;
 
-    let interrupts = Interrupts::listen(customer, args.keep, terminal)?;
+    let left = Left::default();
+    let first = interrupt::begin(customer, args.keep, &left, terminal);
     let mut run = Run::new(args, &context, mark, Arc::clone(&findings));
     let watch = {
-        let (left, record) = (interrupts.left(), run.made());
+        let (left, record) = (left.clone(), run.made());
         move |event: &_| {
             left.event(event);
             record.event(event);
         }
     };
-    let first = interrupts.first();
     run.report = Some(
         watched(
             "smoke",
@@ -217,7 +217,7 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
     if !args.keep {
         terminal.say("Removing what this run made:");
         let watch = {
-            let (left, record) = (interrupts.left(), run.unmade());
+            let (left, record) = (left.clone(), run.unmade());
             move |event: &_| {
                 left.removal(event);
                 record.event(event);
@@ -225,7 +225,6 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
         };
         run.removed = Some(remove(&context, &run.mark, terminal, watch).await);
     }
-    interrupts.stop();
     run.finish(terminal)
 }
 
@@ -276,7 +275,8 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
         }
     }
     confirm(terminal).await?;
-    let interrupts = Interrupts::listen(customer, false, terminal)?;
+    let left = Left::default();
+    interrupt::begin(customer, false, &left, terminal);
     for mark in marks {
         let context = Arc::new(Context {
             tailnet: tailnet.clone(),
@@ -285,12 +285,11 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
             mark: Some(mark.clone()),
             ..Context::new(customer.clone(), aws.clone(), Brain::new(url.clone()))
         });
-        let left = interrupts.left();
+        let left = left.clone();
         left.expect(found.made_by(&mark));
         let removed = remove(&context, &mark, terminal, move |e| left.removal(e)).await;
         cleaned.add(&mark, removed)?;
     }
-    interrupts.stop();
     stdout(terminal, &cleaned)
 }
 

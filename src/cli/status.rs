@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::ending::Ending;
 use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::aws::Aws;
@@ -117,7 +116,7 @@ async fn watch(
     first: StatusDocument,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut ending = Ending::listen()?;
+    let end = terminal.interrupt.watch();
     let mut shown = first;
     let mut trouble = None;
     let mut screen = Screen::open().map_err(stdout_failed)?;
@@ -133,7 +132,7 @@ async fn watch(
             look(args, aws, settings, &mut memory, terminal).await
         };
         tokio::select! {
-            () = ending.requested() => break,
+            () = end.requested() => break,
             looked = next => match looked {
                 Ok(document) => (shown, trouble) = (document, None),
                 Err(failure) => trouble = Some(failure.causes.join(": ")),

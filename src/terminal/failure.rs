@@ -55,7 +55,7 @@ Exit codes:
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
   7    something needs a person (status --check, tailnet doctor)
-  130  interrupted";
+  130  interrupted (143 by SIGTERM, 129 by SIGHUP)";
 
 /// A failed command.
 #[derive(Debug)]
@@ -195,6 +195,14 @@ impl Failure {
         self
     }
 
+    /// The exit code; a command that a signal ended says which.
+    pub fn exit_code(&self, terminal: &Terminal) -> u8 {
+        match self.kind {
+            Kind::Interrupted => terminal.interrupt.exit_code(),
+            kind => kind.exit_code(),
+        }
+    }
+
     /// Writes it to stderr, and to stdout as a JSON document where results are JSON.
     pub fn show(&self, terminal: &Terminal) {
         let Some((first, rest)) = self.causes.split_first() else {
@@ -225,9 +233,10 @@ impl Failure {
         // What needs a person, and what was done in part, stand in the command's own document.
         let has_result = self.has_result || self.kind == Kind::NeedsPerson;
         if terminal.output == OutputFormat::Json && !has_result {
+            let exit_code = self.exit_code(terminal);
             let text = match diagnosis {
-                Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest),
-                None => self.document(first, rest),
+                Some(diagnosis) => self.diagnosis_document(diagnosis, first, rest, exit_code),
+                None => self.document(first, rest, exit_code),
             };
             // Nothing more can be done for a stdout that cannot be written to; the exit code tells.
             let _ = text.map(|text| terminal.write(&format!("{text}\n")));
@@ -239,6 +248,7 @@ impl Failure {
         diagnosis: &Diagnosis,
         error: &str,
         causes: &[String],
+        exit_code: u8,
     ) -> serde_json::Result<String> {
         serde_json::to_string(&DiagnosisDocument {
             schema: diagnosis::SCHEMA,
@@ -254,18 +264,23 @@ impl Failure {
             error,
             causes,
             hint: self.hint.as_deref(),
-            exit_code: self.kind.exit_code(),
+            exit_code,
         })
     }
 
-    fn document(&self, error: &str, causes: &[String]) -> serde_json::Result<String> {
+    fn document(
+        &self,
+        error: &str,
+        causes: &[String],
+        exit_code: u8,
+    ) -> serde_json::Result<String> {
         serde_json::to_string(&Document {
             schema: "m8trx.error/1",
             error,
             causes,
             evidence: &self.evidence,
             hint: self.hint.as_deref(),
-            exit_code: self.kind.exit_code(),
+            exit_code,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod events_text;
 pub mod failure;
+pub mod interrupt;
 pub mod plan_table;
 pub mod progress;
 pub mod prompt;
@@ -13,6 +14,9 @@ pub mod text;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+
+use failure::{Failure, Kind};
+use interrupt::Interrupt;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -35,6 +39,8 @@ pub struct Terminal {
     pub style: Style,
     /// Whether stderr gets nothing.
     pub muted: bool,
+    /// The signals that ask the command to end.
+    pub interrupt: Interrupt,
 }
 
 /// Whether stderr takes colours and movement, and why.
@@ -66,7 +72,28 @@ impl Terminal {
             interactive: !yes && stderr_is_terminal && io::stdin().is_terminal(),
             style: style(stderr_is_terminal, set("NO_COLOR"), dumb, verbose),
             muted: false,
+            interrupt: Interrupt::default(),
         }
+    }
+
+    /// Runs a command; a signal that comes while it changes nothing ends it where it stands.
+    pub async fn interruptible(
+        &self,
+        command: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        self.interrupt.listen(self.clone()).map_err(|e| {
+            Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
+        })?;
+        tokio::select! {
+            biased;
+            () = self.interrupt.at_rest() => Err(Failure::words(Kind::Interrupted, "interrupted; nothing was changed")),
+            result = command => result,
+        }
+    }
+
+    /// Gives the terminal back as it was, before the process ends.
+    fn restore(&self) {
+        let _ = console::Term::stderr().show_cursor();
     }
 
     /// The same for work in the background: it writes nothing to stderr, and asks nothing.

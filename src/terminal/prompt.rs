@@ -8,13 +8,14 @@ use super::Terminal;
 use super::failure::{Failure, Kind};
 
 impl Terminal {
-    /// Runs a blocking question without blocking the runtime, and gives the terminal back as it was on Ctrl-C.
+    /// Runs a blocking question without blocking the runtime, and gives the terminal back as it was on a signal.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce() -> dialoguer::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let before = nix::sys::termios::tcgetattr(io::stdin()).ok();
         let answer = tokio::task::spawn_blocking(question);
+        let watch = self.interrupt.watch();
         let interrupted = || Failure::words(Kind::Interrupted, "interrupted; nothing was changed");
         tokio::select! {
             answer = answer => match answer {
@@ -23,7 +24,7 @@ impl Terminal {
                 Ok(Err(e)) => Err(Failure::words(Kind::Other, format!("the answer could not be read: {e}"))),
                 Err(e) => std::panic::resume_unwind(e.into_panic()),
             },
-            _ = tokio::signal::ctrl_c() => {
+            () = watch.requested() => {
                 if let Some(before) = before {
                     let _ = nix::sys::termios::tcsetattr(io::stdin(), nix::sys::termios::SetArg::TCSANOW, &before);
                 }

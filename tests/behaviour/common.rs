@@ -89,9 +89,16 @@ impl Surroundings {
 
     /// Starts the binary; its stderr can be read line by line.
     pub fn start(&self, arguments: &[&str]) -> Started {
-        let mut child = self
-            .command(M8TRX)
-            .args(arguments)
+        self.started(self.command(M8TRX).args(arguments))
+    }
+
+    /// The same by another command, `nohup` for one.
+    pub fn start_with(&self, program: &str, arguments: &[&str]) -> Started {
+        self.started(self.command(program).arg(M8TRX).args(arguments))
+    }
+
+    fn started(&self, command: &mut Command) -> Started {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

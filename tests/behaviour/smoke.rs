@@ -312,16 +312,27 @@ fn a_failure_cleans_up() {
 fn an_interrupt_cleans_up() {
     let sandbox = RunningSandbox::up();
     let surroundings = Surroundings::of(&sandbox);
-    for (stage, with) in [
-        ("brain-key: created: ", Signal::SIGINT),
-        ("host: created: ", Signal::SIGINT),
-        ("first-heartbeat: i-", Signal::SIGTERM),
+    for (stage, with, again, code) in [
+        ("brain-key: created: ", Signal::SIGINT, None, 130),
+        ("host: created: ", Signal::SIGINT, None, 130),
+        (
+            "first-heartbeat: i-",
+            Signal::SIGTERM,
+            Some(Signal::SIGTERM),
+            143,
+        ),
+        // A terminal that closes: the kernel and the shell each send one.
+        ("host: created: ", Signal::SIGHUP, Some(Signal::SIGHUP), 129),
     ] {
         let mut run = surroundings.start(&["smoke", "--yes"]);
         assert!(run.read_until(|line| line.starts_with(stage)));
         signal(&run, with);
+        if let Some(again) = again {
+            assert!(run.read_until(|line| line.starts_with("Stopping: ")));
+            signal(&run, again);
+        }
         let stopped = run.end();
-        stopped.assert_code(130);
+        stopped.assert_code(code);
         assert!(
             stopped
                 .stderr
@@ -342,25 +353,27 @@ fn an_interrupt_cleans_up() {
 fn a_second_interrupt_ends_at_once_and_says_what_is_left() {
     let sandbox = RunningSandbox::up();
     let surroundings = Surroundings::of(&sandbox);
-    let mut run = surroundings.start(&["smoke", "--yes"]);
-    assert!(run.read_until(|line| line.starts_with("host: created: ")));
-    signal(&run, Signal::SIGINT);
-    assert!(run.read_until(|line| line.starts_with("Removing what this run made:")));
-    signal(&run, Signal::SIGINT);
-    let stopped = run.end();
-    stopped.assert_code(130);
-    for line in [
-        "This is left:",
-        "  host: i-",
-        "  iam-role: ",
-        "m8trx smoke --cleanup --customer cust_b4_smoke",
-    ] {
-        assert!(stopped.stderr.contains(line), "{line}: {stopped:?}");
+    for (first, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut run = surroundings.start(&["smoke", "--yes"]);
+        assert!(run.read_until(|line| line.starts_with("host: created: ")));
+        signal(&run, first);
+        assert!(run.read_until(|line| line.starts_with("Removing what this run made:")));
+        signal(&run, Signal::SIGINT);
+        let stopped = run.end();
+        stopped.assert_code(code);
+        for line in [
+            "This is left:",
+            "  host: i-",
+            "  iam-role: ",
+            "m8trx smoke --cleanup --customer cust_b4_smoke",
+        ] {
+            assert!(stopped.stderr.contains(line), "{line}: {stopped:?}");
+        }
+        surroundings
+            .m8trx(&["smoke", "--cleanup", "--yes"])
+            .assert_code(0);
+        assert_nothing_left(&sandbox, &surroundings);
     }
-    surroundings
-        .m8trx(&["smoke", "--cleanup", "--yes"])
-        .assert_code(0);
-    assert_nothing_left(&sandbox, &surroundings);
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! Ctrl-C during a smoke run: the first removes what was made, the second ends at once and says what is left.
+//! A smoke run that is interrupted: what was made is removed; a second INT ends at once and says what is left.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup_command;
@@ -11,7 +10,6 @@ use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::inventory::{Item, Kind as Thing};
 use crate::plan::{Event, Outcome};
 use crate::terminal::Terminal;
-use crate::terminal::failure::{Failure, Kind};
 
 /// The steps that make something.
 const MAKERS: [&str; 8] = [
@@ -32,6 +30,20 @@ pub(super) struct Left(Arc<Mutex<BTreeMap<String, String>>>);
 impl Left {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_words(&self, cleanup: &str) -> Vec<String> {
+        let left = self.lock();
+        if left.is_empty() {
+            return vec!["Ended at once; nothing is left.".to_owned()];
+        }
+        let mut lines = vec!["Ended at once. This is left:".to_owned()];
+        lines.extend(
+            left.iter()
+                .map(|(step, detail)| format!("  {step}: {detail}")),
+        );
+        lines.push(format!("Remove it: {cleanup}"));
+        lines
     }
 
     /// Follows what is made.
@@ -81,87 +93,20 @@ impl Left {
     }
 }
 
-/// Listens until stopped.
-pub(super) struct Interrupts {
-    first: CancellationToken,
-    left: Left,
-    task: tokio::task::JoinHandle<()>,
-}
-
-struct Signals([Signal; 3]);
-
-impl Signals {
-    /// Ctrl-C, and what a CI system or a closing terminal sends.
-    fn new() -> std::io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
-impl Interrupts {
-    /// Begins to listen.
-    pub(super) fn listen(
-        customer: &CustomerId,
-        keep: bool,
-        terminal: &Terminal,
-    ) -> Result<Self, Failure> {
-        let mut signals = Signals::new().map_err(|e| {
-            Failure::words(Kind::Other, format!("signals cannot be listened to: {e}"))
-        })?;
-        let first = CancellationToken::new();
-        let left = Left::default();
-        let task = tokio::spawn({
-            let (first, left, terminal) = (first.clone(), left.clone(), terminal.clone());
-            let cleanup = cleanup_command(customer);
-            async move {
-                signals.next().await;
-                first.cancel();
-                terminal.say(if keep {
-                    "Stopping: what is under way is finished first. Ctrl-C again ends at once."
-                } else {
-                    "Stopping: what is under way is finished, and what was made is removed. Ctrl-C again ends at once and leaves it."
-                });
-                signals.next().await;
-                let left = left.lock();
-                if left.is_empty() {
-                    terminal.say("Ended at once; nothing is left.");
-                } else {
-                    terminal.say("Ended at once. This is left:");
-                    for (step, detail) in left.iter() {
-                        terminal.say(format!("  {step}: {detail}"));
-                    }
-                    terminal.say(format!("Remove it: {cleanup}"));
-                }
-                std::process::exit(i32::from(Kind::Interrupted.exit_code()));
-            }
-        });
-        Ok(Self { first, left, task })
-    }
-
-    /// Set by the first interrupt.
-    pub(super) fn first(&self) -> CancellationToken {
-        self.first.clone()
-    }
-
-    /// What is made and not removed yet.
-    pub(super) fn left(&self) -> Left {
-        self.left.clone()
-    }
-
-    /// From here on nothing is left to stop.
-    pub(super) fn stop(&self) {
-        self.task.abort();
-    }
+/// From here on a signal removes what was made, and says so; a second INT ends at once and says what is left.
+pub(super) fn begin(
+    customer: &CustomerId,
+    keep: bool,
+    left: &Left,
+    terminal: &Terminal,
+) -> CancellationToken {
+    let stopping = if keep {
+        "Stopping: what is under way is finished first."
+    } else {
+        "Stopping: what is under way is finished, and what was made is removed."
+    };
+    let (left, cleanup) = (left.clone(), cleanup_command(customer));
+    terminal
+        .interrupt
+        .begin(stopping, move || left.in_words(&cleanup))
 }

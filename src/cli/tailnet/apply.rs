@@ -127,6 +127,9 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
     };
     let mut agreed: Option<String> = None;
     for _ in 0..MAX_ATTEMPTS {
+        terminal
+            .interrupt
+            .check("interrupted; nothing was changed")?;
         let proposal = tailnet.propose(&wish).await?;
         proposal
             .isolates()
@@ -145,6 +148,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
             agree(&diff, terminal).await?;
             agreed = Some(diff);
         }
+        terminal.interrupt.begin_run();
         if let Some(result) = put(&tailnet, &proposal).await? {
             return terminal.result(&result).map_err(stdout_failed);
         }

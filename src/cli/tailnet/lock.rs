@@ -131,7 +131,11 @@ async fn sign(customer: &CustomerId, target: &Target, terminal: &Terminal) -> Re
         customer: customer.clone(),
         signed: Vec::new(),
     };
+    terminal.interrupt.begin_run();
     for device in locked {
+        terminal
+            .interrupt
+            .check("interrupted; not every device is signed")?;
         lock::sign_node(&device.node_key).await.map_err(|error| {
             Failure::from(error).within(format!("{} was not signed", device.node_id))
         })?;
