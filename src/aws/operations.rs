@@ -161,6 +161,7 @@ const STORE: &[Operation] = &[
     GET_PARAMETER,
     PUT_PARAMETER,
     ADD_TAGS_TO_RESOURCE,
+    LIST_TAGS_FOR_RESOURCE,
     REMOVE_TAGS_FROM_RESOURCE,
 ];
 const SEE_ROLE: &[Operation] = &[
@@ -274,12 +275,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "rotate-brain-key",
-        parts: &[
-            CONNECT,
-            BRAIN,
-            STORE,
-            &[LIST_TAGS_FOR_RESOURCE, DESCRIBE_INSTANCES],
-        ],
+        parts: &[CONNECT, BRAIN, STORE, &[DESCRIBE_INSTANCES]],
     },
     CommandCalls {
         command: "status",
@@ -312,7 +308,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "params put",
-        parts: &[CONNECT, STORE, &[LIST_TAGS_FOR_RESOURCE]],
+        parts: &[CONNECT, STORE],
     },
     CommandCalls {
         command: "params delete",

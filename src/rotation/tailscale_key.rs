@@ -14,7 +14,7 @@ use crate::plan::{InvalidPlan, Observation, Outcome, Plan, Step, StepError, Step
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::status::expiry::{Stage, expiry};
 use crate::steps::Context;
-use crate::steps::tailnet_membership::replaced_keys;
+use crate::steps::tailnet_membership::other_keys;
 use crate::steps::tailscale_auth_key::{MAX_KEY_AGE_DAYS, TailscaleAuthKeyParameter};
 use crate::tailnet::Tailnet;
 
@@ -135,6 +135,7 @@ impl Rotation {
         tailnet: &Tailnet,
         newest: i64,
         keep: &str,
+        run: &StepRun,
     ) -> Result<Vec<String>, StepError> {
         let (aws, customer, now) = (&self.context.aws, &self.context.customer, Timestamp::now());
         let mut doomed: Vec<String> = Vec::new();
@@ -152,7 +153,10 @@ impl Rotation {
             }
         }
         // And what interrupted runs minted and never stored.
-        for key in replaced_keys(tailnet, &self.context, keep).await? {
+        let mut others = other_keys(tailnet, &self.context, keep).await?;
+        others.young.retain(|key| !doomed.contains(&key.id));
+        others.name_young(&self.context, run);
+        for key in others.old {
             if !doomed.contains(&key.id) {
                 doomed.push(key.id);
             }
@@ -348,15 +352,21 @@ impl Step for OldTailscaleKey {
         };
         // What hosts read now must be the new key before any other goes.
         if id_in(&self.0.stored().await?).as_deref() != Some(after.id.as_str()) {
+            // Nobody reads this run's key any more.
+            let own = tailnet.auth_key(&after.id).await?;
+            if own.is_some_and(|own| own.is_minted()) {
+                tailnet.revoke_key(&after.id).await?;
+            }
             return Err(StepError::Precondition {
                 problem: format!(
-                    "{} was changed by somebody else meanwhile; no key was revoked",
+                    "{} was changed by somebody else meanwhile; the old key was not revoked",
                     self.0.name()
                 ),
-                hint: "look who did and why; then run the same command again".to_owned(),
+                hint: "the key that is stored now is kept, and one minted here is not; if that was no other rotation, look who did it; then run the same command again".to_owned(),
             });
         }
-        for id in self.0.doomed(tailnet, after.version, &after.id).await? {
+        let doomed = self.0.doomed(tailnet, after.version, &after.id, run);
+        for id in doomed.await? {
             run.progress(format!("revoking {id}"));
             tailnet.revoke_key(&id).await?;
             let mut revoked = self

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use super::{Context, Mint};
 use crate::aws::ssm::{Kind, Parameter, Put, PutError};
@@ -15,6 +16,15 @@ use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// The tag of the parameter that keeps the brain's own id of the key, to revoke it by.
 pub const BRAIN_KEY_ID_TAG: &str = "BrainKeyId";
+
+/// The tag that says, before a key is overwritten, what the brain calls the new one and what its fingerprint is:
+/// `key_1 as 1f2e3d4c`. Whoever finds that key stored knows its id, whatever became of the run.
+pub const MINTED_TAG: &str = "BrainKeyMinted";
+
+/// What the brain calls a key, by a [`MINTED_TAG`].
+pub fn minted_id(tag: &str) -> Option<(&str, &str)> {
+    tag.rsplit_once(" as ")
+}
 
 /// `/m8trx/<id>/brain-key`.
 pub struct BrainKeyParameter(pub Arc<Context>);
@@ -82,20 +92,36 @@ impl BrainKeyParameter {
     }
 
     /// A key that does not serve is replaced; what the brain calls the new one is noted before.
-    async fn overwrite(&self, now: &Parameter, minted: &MintedKey) -> Result<Outcome, StepError> {
+    /// `None` where somebody else has replaced it meanwhile.
+    async fn overwrite(
+        &self,
+        now: &Parameter,
+        minted: &MintedKey,
+    ) -> Result<Option<Outcome>, StepError> {
         let (aws, name) = (&self.0.aws, self.0.customer.brain_key_parameter());
         let before = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?;
         let mut tags = self.0.tags();
         let noted = match &minted.id {
             Some(id) => {
                 tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
-                aws.tag_parameter(&name, &tags).await
+                let minted = format!("{id} as {}", minted.key.fingerprint());
+                aws.tag_parameter(&name, &[(MINTED_TAG, &minted)]).await
             }
             // It would name the key that was there before.
             None => aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await,
         };
         if let Err(error) = noted {
             return Err(not_stored(&self.0, minted, PutError::NotStored(error)).await);
+        }
+        // Two at once: whoever comes later finds that out before it stores anything, and gives up its key.
+        match aws.parameter(&name).await {
+            Ok(Some(found)) if found.version == now.version => {}
+            Ok(_) => {
+                discard_key(&self.0, minted).await?;
+                aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+                return Ok(None);
+            }
+            Err(e) => return Err(not_stored(&self.0, minted, PutError::NotStored(e)).await),
         }
         let put = aws
             .overwrite_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
@@ -104,6 +130,9 @@ impl BrainKeyParameter {
             Ok(stored) => stored,
             Err(error) => return Err(not_stored(&self.0, minted, error).await),
         };
+        if minted.id.is_some() {
+            aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+        }
         // One that was only stored wrongly may still work.
         let old = BrainKey::parse(now.value.expose_secret()).ok();
         if let (Some(id), Some(old)) = (before, old)
@@ -112,10 +141,10 @@ impl BrainKeyParameter {
         {
             revoke_key(&self.0, &id, Some(&old)).await?;
         }
-        Ok(Outcome::Updated(format!(
+        Ok(Some(Outcome::Updated(format!(
             "{name}, version {}",
             stored.version
-        )))
+        ))))
     }
 
     /// Somebody else has stored a key meanwhile.
@@ -132,6 +161,29 @@ impl BrainKeyParameter {
                 hint: "run the same command again".to_owned(),
             }),
         }
+    }
+
+    /// What the brain calls the stored key, where an interrupted run did not come to note it.
+    async fn unnoted_id(
+        &self,
+        parameter: &Parameter,
+        key: &BrainKey,
+    ) -> Result<Option<String>, StepError> {
+        // A first version carries its tags from the start.
+        if parameter.version == 1 {
+            return Ok(None);
+        }
+        let name = self.0.customer.brain_key_parameter();
+        let tags = self.0.aws.parameter_tags(&name).await?.unwrap_or_default();
+        let tag = |wanted: &str| {
+            let found = tags.iter().find(|(key, _)| key == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        let Some((id, fingerprint)) = tag(MINTED_TAG).and_then(minted_id) else {
+            return Ok(None);
+        };
+        let is_unnoted = fingerprint == key.fingerprint() && tag(BRAIN_KEY_ID_TAG) != Some(id);
+        Ok(is_unnoted.then(|| id.to_owned()))
     }
 
     fn keep(&self, key: BrainKey) {
@@ -262,40 +314,77 @@ pub async fn labelled_keys(context: &Context) -> Result<Vec<ListedKey>, BrainErr
     Ok(keys)
 }
 
-/// Revokes what interrupted runs minted and never stored: the labelled keys that are no younger than the stored one.
-/// Gives their ids. One that is younger belongs to a run that is still going on.
-pub async fn revoke_leftovers(
-    context: &Context,
-    stored_id: &str,
-) -> Result<Vec<String>, BrainError> {
-    let keys = labelled_keys(context).await?;
-    let stored = keys.iter().find(|key| key.id == stored_id);
-    let Some(until) = stored.and_then(|key| key.created_at) else {
-        return Ok(Vec::new());
-    };
-    let mut revoked = Vec::new();
-    for key in &keys {
-        let is_older = key.created_at.is_some_and(|at| at <= until);
-        if key.id != stored_id && is_older && revoke_key(context, &key.id, None).await? {
-            revoked.push(key.id.clone());
-        }
-    }
-    Ok(revoked)
+/// A key that is younger may be about to be stored by a run that is still going on: longer than any run takes from
+/// minting a key to storing it.
+pub(crate) const MINTING_TAKES_AT_MOST: SignedDuration = SignedDuration::from_mins(5);
+
+/// What interrupted runs left at the brain: labelled keys that no parameter holds.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// The ids of those that were revoked.
+    pub revoked: Vec<String>,
+    /// Those that may belong to a run that is going on, and were left.
+    pub left: Vec<ListedKey>,
 }
 
-/// Does so for a key that was just stored: the key is what matters, so a failure is only said.
-pub async fn clear_leftovers(context: &Context, stored_id: Option<&str>, run: &StepRun) {
-    let Some(id) = stored_id else { return };
-    match revoke_leftovers(context, id).await {
-        Ok(revoked) if revoked.is_empty() => {}
-        Ok(revoked) => run.progress(format!(
-            "revoked {}, which interrupted runs minted and did not store",
-            revoked.join(", ")
-        )),
-        Err(error) => run.progress(format!(
-            "keys that interrupted runs minted and did not store could not be looked for: {error}"
-        )),
+/// Revokes what interrupted runs minted and never stored: labelled keys that were minted long before the stored one.
+pub async fn revoke_leftovers(context: &Context, stored_id: &str) -> Result<Leftovers, BrainError> {
+    let mut leftovers = Leftovers::default();
+    let keys = labelled_keys(context).await?;
+    let stored = keys.iter().find(|key| key.id == stored_id);
+    let Some(stored_at) = stored.and_then(|key| key.created_at) else {
+        return Ok(leftovers);
+    };
+    for key in keys {
+        if key.id == stored_id {
+            continue;
+        }
+        let is_old = key
+            .created_at
+            .is_some_and(|at| stored_at.duration_since(at) > MINTING_TAKES_AT_MOST);
+        if is_old && revoke_key(context, &key.id, None).await? {
+            leftovers.revoked.push(key.id);
+        } else {
+            leftovers.left.push(key);
+        }
     }
+    Ok(leftovers)
+}
+
+/// Does so once a key was stored, and says what was found: the stored key is what matters, so a failure is only said.
+/// Gives the ids of those that were revoked.
+pub async fn clear_leftovers(
+    context: &Context,
+    stored_id: Option<&str>,
+    run: &StepRun,
+) -> Vec<String> {
+    let Some(id) = stored_id else {
+        return Vec::new();
+    };
+    let found = match revoke_leftovers(context, id).await {
+        Ok(found) => found,
+        Err(error) => {
+            run.progress(format!(
+                "keys that interrupted runs minted and did not store could not be looked for: {error}"
+            ));
+            return Vec::new();
+        }
+    };
+    if !found.revoked.is_empty() {
+        run.progress(format!(
+            "revoked {}, which interrupted runs minted and did not store",
+            found.revoked.join(", ")
+        ));
+    }
+    for key in &found.left {
+        run.progress(format!(
+            "the brain also takes {} (`{}`), which no parameter holds: left by an interrupted run, or of one that is going on; the next `m8trx rotate-brain-key {customer}` revokes it once it is five minutes old, `m8trx offboard {customer}` at once",
+            key.id.escape_debug(),
+            key.label.escape_debug(),
+            customer = context.customer,
+        ));
+    }
+    found.revoked
 }
 
 #[async_trait]
@@ -315,7 +404,8 @@ impl Step for BrainKeyParameter {
             .as_ref()
             .map_or("as asked".to_owned(), Mint::describe);
         let name = self.0.customer.brain_key_parameter();
-        Ok(match self.judge(self.0.stored_brain_key().await?).await? {
+        let parameter = self.0.stored_brain_key().await?;
+        Ok(match self.judge(parameter).await? {
             Stored::None => Observation::Missing {
                 changes: vec![
                     format!("mint a brain key, {how}"),
@@ -323,8 +413,17 @@ impl Step for BrainKeyParameter {
                 ],
             },
             Stored::Good(key, detail) => {
+                let id = match parameter {
+                    Some(parameter) => self.unnoted_id(parameter, &key).await?,
+                    None => None,
+                };
                 self.keep(key);
-                Observation::satisfied(detail)
+                match id {
+                    None => Observation::satisfied(detail),
+                    Some(id) => Observation::Drifted {
+                        differences: vec![format!("note that the brain calls it {id}")],
+                    },
+                }
             }
             Stored::Bad(why) => Observation::Drifted {
                 differences: vec![why, format!("mint a new key, {how}, and overwrite {name}")],
@@ -336,18 +435,29 @@ impl Step for BrainKeyParameter {
         let name = self.0.customer.brain_key_parameter();
         // Another run may have stored one since it was looked at: a second key would be one too many.
         let now = self.0.aws.parameter(&name).await?;
-        if let Stored::Good(key, detail) = self.judge(now.as_ref()).await? {
+        if let (Stored::Good(key, detail), Some(parameter)) =
+            (self.judge(now.as_ref()).await?, &now)
+        {
+            let id = self.unnoted_id(parameter, &key).await?;
             self.keep(key);
-            return Ok(Outcome::Adopted(detail));
+            let Some(id) = id else {
+                return Ok(Outcome::Adopted(detail));
+            };
+            let aws = &self.0.aws;
+            aws.tag_parameter(&name, &[(BRAIN_KEY_ID_TAG, &id)]).await?;
+            aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+            return Ok(Outcome::Updated(format!(
+                "{detail}; the brain calls it {id}"
+            )));
         }
         let minted = mint_key(&self.0, |what| run.progress(what)).await?;
         run.progress("storing the key");
-        let outcome = match &now {
+        let stored = match &now {
             Some(now) => self.overwrite(now, &minted).await?,
-            None => match self.create(&minted).await? {
-                Some(outcome) => outcome,
-                None => return self.adopt().await,
-            },
+            None => self.create(&minted).await?,
+        };
+        let Some(outcome) = stored else {
+            return self.adopt().await;
         };
         clear_leftovers(&self.0, minted.id.as_deref(), run).await;
         self.keep(minted.key);

@@ -10,7 +10,7 @@ use crate::aws::ssm::{Kind, Parameter, Put, PutError};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::tailnet::TailnetError;
-use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
+use crate::tailnet::keys::{self, AuthKey, NewKey, how_to_make_a_key};
 use crate::tailnet::lock::{self, LockState};
 
 /// Tailscale lets an auth key live for 90 days at most.
@@ -149,16 +149,23 @@ impl TailscaleAuthKeyParameter {
 
     /// The keys of this program's own making that the stored one replaces have no more use: the one before, and what
     /// interrupted runs minted and never stored. The new one is stored, so a failure is only said.
-    async fn revoke_replaced(&self, next: &NextKey, run: &StepRun) {
+    async fn revoke_replaced(&self, old: Option<&Parameter>, next: &NextKey, run: &StepRun) {
         let Some(tailnet) = &self.0.tailnet else {
             return;
         };
+        let old = old.and_then(|old| TailscaleAuthKey::parse(old.value.expose_secret()).ok());
+        let is_replaced = |key: &AuthKey| old.as_ref().is_some_and(|old| old.id() == key.id);
         let revoked = async {
-            let older = membership::replaced_keys(tailnet, &self.0, next.key.id()).await?;
-            for key in &older {
+            let mut others = membership::other_keys(tailnet, &self.0, next.key.id()).await?;
+            let replaced = others.young.iter().position(is_replaced);
+            if let Some(at) = replaced {
+                others.old.push(others.young.remove(at));
+            }
+            for key in &others.old {
                 tailnet.revoke_key(&key.id).await?;
             }
-            Ok::<_, TailnetError>(older)
+            others.name_young(&self.0, run);
+            Ok::<_, TailnetError>(others.old)
         };
         match revoked.await {
             Ok(older) if older.is_empty() => {}
@@ -288,7 +295,7 @@ impl Step for TailscaleAuthKeyParameter {
         run.progress("storing the key");
         match self.store(&next, now.is_some()).await {
             Ok(Some(outcome)) => {
-                self.revoke_replaced(&next, run).await;
+                self.revoke_replaced(now.as_ref(), &next, run).await;
                 Ok(outcome)
             }
             Ok(None) => {

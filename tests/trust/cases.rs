@@ -41,7 +41,7 @@ impl Subject {
             RotateBrainKeyAtOnce => vec!["rotate-brain-key", customer, "--revoke-at-once", "--yes"],
             RotateTailscaleKey => vec!["rotate-tailscale-key", customer, "--yes"],
             MintKey => vec!["mint-key", customer, "--store", "--yes"],
-            Offboard => vec!["offboard", customer, "--yes"],
+            Offboard => vec!["offboard", customer, "--yes", "--confirm", customer],
         }
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{OLD_ID_TAG, Revoked, Rotation, is_under_way};
 use crate::brain::client::KeyCheck;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
-use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, revoke_key, revoke_leftovers};
+use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, clear_leftovers, revoke_key};
 
 /// The old key is revoked, where that can be done from here.
 pub struct OldBrainKey(pub Arc<Rotation>);
@@ -96,28 +96,21 @@ impl Step for OldBrainKey {
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
         let (before, after) = self.0.both()?;
         let context = &self.0.context;
+        // Before it is looked at what is stored: a key that is named here is one that this run's key has replaced.
+        let named = self.0.replaced_ids().await?;
         self.0.check_stored().await?;
         let mut revoked = Vec::new();
-        let old = before.id.clone().filter(|id| Some(id) != after.id.as_ref());
-        if let Some(id) = old {
+        for id in named {
             run.progress(format!("revoking {id}"));
-            if revoke_key(context, &id, before.key.as_ref()).await? {
+            let key = before
+                .key
+                .as_ref()
+                .filter(|_| before.id.as_ref() == Some(&id));
+            if revoke_key(context, &id, key).await? {
                 revoked.push(id);
             }
         }
-        for id in self.0.earlier() {
-            if Some(&id) != after.id.as_ref() && revoke_key(context, &id, None).await? {
-                revoked.push(id);
-            }
-        }
-        if let Some(id) = &after.id {
-            match revoke_leftovers(context, id).await {
-                Ok(more) => revoked.extend(more),
-                Err(error) => run.progress(format!(
-                    "keys that interrupted runs minted and did not store could not be looked for: {error}"
-                )),
-            }
-        }
+        revoked.extend(clear_leftovers(context, after.id.as_deref(), run).await);
         let removed = format!("brain key {}, revoked", revoked.join(", "));
         if self.is_refused().await? || (before.key.is_none() && !revoked.is_empty()) {
             let _ = self.0.revoked.set(Revoked::Yes);
