@@ -16,7 +16,6 @@ pub mod parameter;
 pub mod plan;
 pub mod removal;
 pub mod rotation;
-pub mod sandbox;
 pub mod secret;
 pub mod smoke;
 pub mod status;

@@ -15,8 +15,8 @@ use aws_sdk_ssm::types::ParameterType;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use m8trx::artifacts::{BOOTSTRAP_SH, IAM_POLICY_JSON};
-use m8trx::sandbox::{AuthKeySpec, Fault, Sandbox, SandboxOptions};
 use m8trx::secret::ExposeSecret as _;
+use m8trx_sandbox::{AuthKeySpec, Fault, Sandbox, SandboxOptions};
 
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 const NAME: &str = "m8trx-cust_acme";

@@ -2,40 +2,37 @@
 # User-data of a customer host: joins the tailnet, reads the brain's URL and key from SSM, starts the heartbeat.
 # Holds no secret, prints none. Safe to run again.
 set -Eeuo pipefail
-export LC_ALL=C PATH="/usr/local/sbin:/usr/local/bin:$PATH" HOME="${HOME:-/root}"
-LOG=/var/log/m8trx-bootstrap.log
-IMDS=http://169.254.169.254/latest
-URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
-# Nothing that a shell expands: others source brain.env.
-KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
-line=0 reason='' apt_error='' scratch='' tee_pid=''
-declare -A jobs=()
+export LC_ALL=C HOME="${HOME:-/root}"
+DIR=/etc/m8trx
+UNITS=/etc/systemd/system
+BEAT=m8trx-brain-heartbeat
+JOIN=m8trx-tailscale-join
+line=0 reason='' apt_error='' tmp='' tee_pid='' scripts=''
 
 log() { echo "m8trx-bootstrap: $1"; }
 fail() { reason=$1 line=${BASH_LINENO[0]}; exit 1; }
-one_line() { tr -s '[:cntrl:]' ' ' <"$1" | cut -c 1-600; }
+again() { log "$2, again in $1 s: $3"; sleep "$1"; }
+has() { command -v "$1" >/dev/null; }
+state() { [[ ! -e $DIR/host.env ]] || echo "BOOTSTRAP=$1" >>$DIR/host.env; }
+last_line() { grep . "$1" | tail -n 1 || :; }
+one_line() { tr -s '[:cntrl:]' ' ' <"$1" | sed -E 's/^(.{300}).*(.{300})$/\1 … \2/'; }
 
-# The one place that reports a failure.
 on_exit() {
-  local status=$? job
+  local status=$?
   trap - ERR
   set +e
-  for job in "${jobs[@]}"; do kill -- "-$job" 2>/dev/null; done
-  rm -rf "$scratch"
-  reason=${reason//[[:cntrl:]]/ }
-  ((status == 0)) || log "FAILED $label line=$line exit=$status reason=${reason:-stopped}"
-  # Let tee write the last lines, unless a daemon holds the pipe open.
+  rm -rf "$tmp"
+  ((status != 143)) || reason='stopped by SIGTERM: the host shuts down'
+  if ((status)); then
+    log "FAILED $label line=$line exit=$status reason=${reason//[[:cntrl:]]/ }"
+    state "failed $label"
+  fi
+  # Lets tee finish, unless a daemon holds the pipe.
   exec >/dev/null 2>&1
   timeout 2 tail -s 0.1 --pid="$tee_pid" -f /dev/null
+  # After one that is under way.
+  flock -w 30 $DIR/ true && systemctl --no-block start $BEAT
   exit "$status"
-}
-
-# start JOB COMMAND…: in the background, as a process group that can be ended whole.
-start() {
-  set -m
-  "${@:2}" &
-  jobs[$1]=$!
-  set +m
 }
 
 # put_file PATH MODE: standard input becomes the file, whole or not at all.
@@ -45,8 +42,10 @@ put_file() {
   fail "$1 could not be written"
 }
 
+# fetch URL FILE WHAT
 fetch() {
-  curl -qfsSL --proto '=https' --connect-timeout 10 --max-time 300 --retry 4 --retry-all-errors -o "$2" "$1" 2>"$2.error"
+  curl -qfsSL --proto '=https' --connect-timeout 10 --max-time 300 --retry 4 --retry-all-errors -o "$2" "$1" 2>"$tmp/error" ||
+    fail "$3 not downloaded: $(one_line "$tmp/error")"
 }
 
 valid_customer_id() { ((${#1} <= 64)) && [[ $1 =~ ^cust_[a-z0-9_]+$ ]]; }
@@ -54,212 +53,199 @@ valid_customer_id() { ((${#1} <= 64)) && [[ $1 =~ ^cust_[a-z0-9_]+$ ]]; }
 customer_tag() { local name=${1#cust_}; echo "tag:m8trx-cust-${name//_/-}"; }
 
 apt_get() {
-  local status=0
-  apt-get -qq -y -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any -o Acquire::Languages=none "$@" 2>&1 |
-    tee "$scratch/apt" || status=$?
-  apt_error=$(sed -n '/^E: /{s///p;q}' "$scratch/apt")
-  return "$status"
+  apt-get -qq -y -o DPkg::Lock::Timeout=300 -o APT::Update::Error-Mode=any -o Acquire::Languages=none "$@" 2>&1 | tee "$tmp/apt"
 }
 
-# Returns 1 when the archive has no such package; ends in failure otherwise.
+# Returns 1 when the archive has no such package.
 apt_install() {
-  local pause give_up=$((SECONDS + 300))
-  for pause in 5 10 20 0; do
-    if apt_get update && apt_get install "$@"; then return; fi
+  local tries=4 end=$((SECONDS + 300))
+  until apt_get update && apt_get install "$@"; do
+    apt_error=$(sed -n '/^E: /{s///p;q}' "$tmp/apt")
+    apt_error=${apt_error:-$(last_line "$tmp/apt")}
     [[ ! $apt_error =~ 'Unable to locate'|'no installation candidate' ]] || return 1
-    if ((pause == 0 || SECONDS > give_up)); then break; fi
-    log "apt-get failed, again in $pause s: $apt_error"
-    sleep "$pause"
+    # The one lock that apt does not wait for.
+    [[ $apt_error == *apt/lists/* ]] || ((--tries)) || end=0
+    ((SECONDS < end)) || fail "apt-get install $* failed: $apt_error"
+    again 10 'apt-get failed' "$apt_error"
   done
-  fail "apt-get install $* failed: $apt_error"
 }
 
-imds() { curl -qfsS --noproxy '*' --connect-timeout 2 --max-time 5 "$@" 2>&1; }
-
-# metadata PATH: sets REPLY to the value, to its last byte; otherwise problem.
-metadata() {
-  problem=$(imds -H @- "$IMDS/meta-data/$1" <<<"X-aws-ec2-metadata-token: $token" && echo x) || return 1
-  REPLY=${problem%x}
+# imds PATH OPTION…: sets REPLY to the answer, to its last byte, or to what went wrong.
+imds() {
+  REPLY=$(curl -qfsS --noproxy '*' --connect-timeout 2 --max-time 5 -H @- "${@:2}" "http://169.254.169.254/latest/$1" \
+    2>&1 <<<"$header" && echo x) && REPLY=${REPLY%x}
 }
 
 read_identity() {
-  local token
-  problem=$(imds -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' $IMDS/api/token) || return 1
-  token=$problem
-  metadata placement/region || return 1
-  region=$REPLY
-  metadata instance-id || return 1
-  instance_id=$REPLY problem='malformed answer'
-  [[ "$region $instance_id" =~ ^[a-z]+(-[a-z]+)+-[0-9]+\ i-[0-9a-f]+$ ]] || return 1
-  if metadata tags/instance/Customer; then customer=$REPLY; return; fi
-  [[ $problem == *'error: 404'* ]] || return 1
-  if metadata tags/instance; then fail 'the instance has no Customer tag'; fi
+  local header='X-aws-ec2-metadata-token-ttl-seconds: 300'
+  imds api/token -X PUT || return 1
+  header="X-aws-ec2-metadata-token: $REPLY"
+  imds meta-data/placement/region && region=$REPLY && imds meta-data/instance-id || return 1
+  instance=$REPLY REPLY='malformed answer'
+  [[ "$region $instance" =~ ^[a-z]+(-[a-z]+)+-[0-9]+\ i-[0-9a-f]+$ ]] || return 1
+  if imds meta-data/tags/instance/Customer; then customer=$REPLY; return; fi
+  [[ $REPLY == *'error: 404'* ]] || return 1
+  if imds meta-data/tags/instance; then fail 'the instance has no Customer tag'; fi
   fail 'no tags in the metadata: launch with InstanceMetadataTags=enabled'
 }
 
 step_identity() {
-  local problem='' give_up=$((SECONDS + 60))
+  local end=$((SECONDS + 60))
   ((EUID == 0)) || fail 'it must run as root'
-  scratch=$(mktemp -d /run/m8trx-bootstrap.XXXXXXXX)
-  command -v curl >/dev/null || apt_install curl
+  tmp=$(mktemp -d /run/m8trx-bootstrap.XXXXXXXX)
+  has curl || apt_install curl
   until read_identity; do
-    ((SECONDS < give_up)) || fail "no metadata for a minute: $problem"
+    ((SECONDS < end)) || fail "no metadata for a minute: $REPLY"
     sleep 2
   done
   valid_customer_id "$customer" || fail "the Customer tag is no customer id: $(printf '%.80q' "$customer")"
-  log "$customer, $instance_id, $region"
+  log "$customer, $instance, $region"
 }
 
-# For Ubuntu 24.04. Its snap cannot run inside the hardened heartbeat service.
+# For Ubuntu 24.04, whose snap cannot run in a hardened service.
 install_aws_cli() {
   local dir=/usr/local/src/aws-cli
   log 'no awscli in the archive: taking it from awscli.amazonaws.com'
-  command -v unzip >/dev/null || apt_install unzip
-  rm -rf $dir
+  has unzip || apt_install unzip
   mkdir -p $dir
-  fetch "https://awscli.amazonaws.com/awscli-exe-linux-$(uname -m).zip" $dir/zip ||
-    fail "AWS CLI not downloaded: $(one_line $dir/zip.error)"
-  unzip -q $dir/zip -d $dir
+  fetch "https://awscli.amazonaws.com/awscli-exe-linux-$(uname -m).zip" $dir/zip 'AWS CLI'
+  unzip -qo $dir/zip -d $dir
   $dir/aws/install --update
   rm -rf $dir
 }
 
-# Only what the heartbeat needs.
 step_packages() {
-  # For the Tailscale install script too, which neither waits for the lock nor retries.
+  # For Tailscale's install script, which neither waits for the lock nor retries.
   put_file /etc/apt/apt.conf.d/90m8trx 0644 <<<$'DPkg::Lock::Timeout "300";\nAcquire::Retries "3";'
-  [[ -s /etc/ssl/certs/ca-certificates.crt ]] || apt_install ca-certificates
-  command -v tailscale >/dev/null || start download fetch https://tailscale.com/install.sh "$scratch/install.sh"
   # Its recommendations are thirty packages of fonts and image formats.
-  command -v aws >/dev/null || apt_install --no-install-recommends awscli || install_aws_cli
+  has aws || apt_install --no-install-recommends awscli || install_aws_cli
 }
 
-# Tries for two minutes, since IAM is eventually consistent; a missing parameter fails at once.
-get_parameter() {
-  local pause=2 give_up=$((SECONDS + 120)) error file=$scratch/${1##*/}
-  umask 077
-  until timeout 40 aws ssm get-parameter --region "$region" --name "$1" --with-decryption \
-    --query Parameter.Value --output text >"$file" 2>"$file.error"; do
-    error=$(one_line "$file.error")
-    if [[ $error =~ ParameterNotFound|ValidationException|InvalidKeyId ]] || ((SECONDS + pause > give_up)); then return 1; fi
-    log "$1 not read, again in $pause s: ${error:-no answer}"
-    sleep "$pause"
-    ((pause = pause < 16 ? pause * 2 : 16))
+# parameter NAME PATTERN FORM: sets REPLY to its value. Tries for two minutes, since IAM is eventually consistent.
+parameter() {
+  local lines pause=2 end=$((SECONDS + 120)) error
+  until (umask 077 && timeout 40 aws ssm get-parameter --region "$region" --name "$1" --with-decryption \
+    --query Parameter.Value --output text >"$tmp/value" 2>"$tmp/error"); do
+    error=$(one_line "$tmp/error")
+    if [[ $error =~ ParameterNotFound|ValidationException|InvalidKeyId ]] || ((SECONDS + pause > end)); then fail "$1 not read: $error"; fi
+    again $pause "$1 not read" "${error:-no answer}"
+    ((pause *= 1 + (pause < 16)))
   done
-}
-
-# value NAME PATTERN FORM: sets REPLY to what the started get_parameter read.
-value() {
-  local lines file=$scratch/${1##*/}
-  wait "${jobs[$1]}" || fail "$1 not read: $(one_line "$file.error")"
-  mapfile -t lines <"$file"
+  mapfile -t lines <"$tmp/value"
   if ((${#lines[@]} != 1)) || ! [[ ${lines[0]} =~ $2 ]]; then fail "the value of $1 is not $3"; fi
   REPLY=${lines[0]}
 }
 
-tailscale_state() {
-  local pattern='"BackendState": *"([A-Za-z]+)"'
+tailnet() {
+  local pattern="\"$1\": *\"([A-Za-z0-9.-]+)"
   [[ ! $(tailscale status --json 2>/dev/null) =~ $pattern ]] || echo "${BASH_REMATCH[1]}"
 }
 
 join_tailnet() {
-  local try name=${customer#cust_} key=/m8trx/$customer/tailscale-auth-key
-  value "$key" '^tskey-auth-[A-Za-z0-9+/]+-[A-Za-z0-9+/-]+$' 'an auth key (tskey-auth-…)'
-  name=${name//_/-}
-  for try in 1 2 3; do
-    if tailscale up --reset --auth-key="file:$scratch/${key##*/}" --ssh --advertise-tags="$(customer_tag "$customer")" \
-      --hostname="${name:0:40}-$instance_id" --timeout=60s 2>&1 | tee "$scratch/up"; then break; fi
-    if ((try == 3)) || grep -qE 'invalid key|not permitted|tag names|To approve' "$scratch/up"; then
-      fail "tailscale up failed: $(grep . "$scratch/up" | tail -n 1)"
+  local try=0 tag name error
+  parameter "/m8trx/$customer/tailscale-auth-key" '^tskey-auth-[A-Za-z0-9+/]+-[A-Za-z0-9+/-]+$' 'an auth key (tskey-auth-…)'
+  tag=$(customer_tag "$customer")
+  name=${tag#*cust-}
+  until tailscale up --reset --auth-key="file:$tmp/value" --ssh --advertise-tags="$tag" --hostname="${name:0:40}-$instance" \
+    --timeout=60s 2>&1 | tee "$tmp/up"; do
+    error=$(last_line "$tmp/up")
+    if ((++try == 3)) || grep -qE 'invalid key|not permitted|tag names|To approve' "$tmp/up"; then
+      fail "tailscale up failed: $error"
     fi
-    sleep 5
+    again 5 'tailscale up failed' "$error"
   done
-  rm "$scratch/${key##*/}"
   # "up" exits 0 all the same.
   [[ $(tailscale status 2>&1) != *'locked out'* ]] || fail 'this node is locked out by Tailnet Lock'
 }
 
 step_tailscale() {
-  local try name script=$scratch/install.sh
-  for name in brain-url "$customer/brain-key" "$customer/tailscale-auth-key"; do
-    start "/m8trx/$name" get_parameter "/m8trx/$name"
-  done
-  if [[ -n ${jobs[download]:-} ]]; then
-    wait "${jobs[download]}" || fail "Tailscale install script not downloaded: $(one_line "$script.error")"
+  local try=0 script=$tmp/install.sh
+  if ! has tailscale; then
+    fetch https://tailscale.com/install.sh "$script" 'Tailscale install script'
     # It is one function, so no part of it is a valid script.
     if [[ $(head -c 2 "$script") != '#!' ]] || ! sh -n "$script"; then fail 'Tailscale install script not whole'; fi
-    for try in 1 2 3; do
-      if sh "$script" && command -v tailscale >/dev/null; then break; fi
-      ((try < 3)) || fail 'Tailscale install script failed'
-      sleep 5
+    until sh "$script" && has tailscale; do
+      ((++try < 3)) || fail 'Tailscale install script failed'
+      again 5 'Tailscale install script failed' 'see above'
     done
   fi
-  if [[ $(tailscale_state) == Running ]]; then log 'already in the tailnet'; else join_tailnet; fi
+  if [[ $(tailnet BackendState) == Running ]]; then log 'already in the tailnet'; else join_tailnet; fi
 }
 
 step_parameters() {
-  value /m8trx/brain-url "$URL_PATTERN" 'a plain http or https URL'
-  brain_url=${REPLY%/}
-  value "/m8trx/$customer/brain-key" "$KEY_PATTERN" 'one line of letters, digits and ._~+/=:@%-'
-  brain_key=$REPLY
+  heartbeat_files
+  # Its rules for values.
+  eval "$(grep _PATTERN= "$tmp/sh")"
+  parameter /m8trx/brain-url "$URL_PATTERN" 'a plain http or https URL'
+  url=${REPLY%/}
+  parameter "/m8trx/$customer/brain-key" "$KEY_PATTERN" 'one line of letters, digits and ._~+/=:@%-'
+  key=$REPLY
 }
 
 step_brain_env() {
-  install -d -m 0700 /etc/m8trx
-  put_file /etc/m8trx/host.env 0600 <<<"CUSTOMER=$customer"$'\n'"REGION=$region"$'\n'"INSTANCE_ID=$instance_id"
-  put_file /etc/m8trx/brain.env 0600 <<<"BRAIN_URL=$brain_url"$'\n'"BRAIN_API_KEY=$brain_key"
+  install -d -m 0700 $DIR
+  put_file $DIR/host.env 0600 <<<"CUSTOMER=$customer
+REGION=$region
+INSTANCE_ID=$instance
+FIRST_URL=$url
+TAILNET=$(tailnet MagicDNSSuffix)
+SCRIPTS=$scripts
+BOOTSTRAP=running $label"
+  put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url"$'\n'"BRAIN_API_KEY=$key"
 }
 
-# An ephemeral node is removed while its host is stopped: at every boot, join again if logged out.
+# An ephemeral node is removed while its host is stopped.
 rejoin() {
-  local state key=/m8trx/$customer/tailscale-auth-key
+  local state
   log() { echo "$1"; }
   fail() { echo "FAILED: $1"; exit 1; }
-  scratch=$(mktemp -d /run/m8trx-join.XXXXXXXX)
-  trap 'rm -rf "$scratch"' EXIT
-  until state=$(tailscale_state) && [[ $state == NeedsLogin ]]; do
+  tmp=$(mktemp -d /run/m8trx-join.XXXXXXXX)
+  trap 'rm -rf "$tmp"' EXIT
+  until state=$(tailnet BackendState) && [[ $state == NeedsLogin ]]; do
     if [[ $state =~ Running|Stopped ]]; then return; fi
     ((SECONDS < 120)) || fail "Tailscale is neither logged in nor out: $state"
     sleep 2
   done
   log 'Tailscale is logged out: joining again'
-  start "$key" get_parameter "$key"
   join_tailnet
 }
 
 step_heartbeat_units() {
-  put_file /usr/local/sbin/m8trx-tailscale-join 0755 < <(
-    echo '#!/bin/bash'
-    echo "set -euo pipefail; declare -A jobs; customer=$customer region=$region instance_id=$instance_id"
-    declare -f one_line start customer_tag get_parameter value tailscale_state join_tailnet rejoin
+  put_file /usr/local/sbin/$JOIN 0755 < <(
+    echo $'#!/bin/bash\nset -euo pipefail'
+    declare -p customer region instance
+    declare -f
     echo rejoin
   )
-  put_file /etc/systemd/system/m8trx-tailscale-join.service 0644 <<<'[Unit]
+  put_file $UNITS/$JOIN.service 0644 <<<'[Unit]
 Description=Join the tailnet again when logged out
-Wants=network-online.target
-After=network-online.target tailscaled.service
+After=tailscaled.service
 
 [Service]
 Type=oneshot
 ExecStart=/usr/local/sbin/m8trx-tailscale-join
-TimeoutStartSec=600
-Restart=on-failure
-RestartSec=60
 
 [Install]
 WantedBy=multi-user.target'
-  # The files of heartbeat/, byte for byte.
-  put_file /usr/local/bin/m8trx-brain-heartbeat 0755 <<'HEARTBEAT_SH'
+  put_file /usr/local/bin/$BEAT 0755 <"$tmp/sh"
+  put_file $UNITS/$BEAT.service 0644 <"$tmp/service"
+  put_file $UNITS/$BEAT.timer 0644 <"$tmp/timer"
+}
+
+# The files of heartbeat/, byte for byte.
+heartbeat_files() {
+cat > "$tmp/sh" <<'HEARTBEAT_SH'
 #!/bin/bash
-# Sends one heartbeat. When the brain cannot be reached or refuses the key, and every few minutes besides, looks whether SSM
-# holds another URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
+# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes besides, looks whether SSM holds another
+# URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
 set -euo pipefail
 export LC_ALL=C
 umask 077
 DIR=/etc/m8trx
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
+# Nothing that a shell expands: others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
-scratch='' verdict='no heartbeat' status=1
+error='' verdict='no heartbeat' status=1
 
 die() {
   echo "$verdict: ${problem//[[:cntrl:]]/ }${1:-}" >&2
@@ -267,21 +253,17 @@ die() {
 }
 
 # The files are read, never executed.
-setting() { sed -n "s/^$2=//p" "$DIR/$1" | tail -n 1; }
-
-quoted() {
-  local text=${1//[^ -~]/?}
-  text=${text//\\/\\\\}
-  printf '"%s"' "${text//\"/\\\"}"
-}
+setting() { sed -n "s/^$1=//p" $DIR/*.env | tail -n 1; }
 
 event() {
-  printf '{"event_type":"heartbeat","ts":"%s","payload":{"hostname":%s,"instance_id":%s,"uptime_s":%s,"key":"%s","agent":"%s"}}' \
-    "$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)" "$(quoted "$(uname -n)")" "$(quoted "$(setting host.env INSTANCE_ID)")" \
-    "$(cut -d. -f1 /proc/uptime)" "$(printf %s "$key" | sha256sum | cut -c 1-8)" m8trx-brain-heartbeat/2
+  cat <<JSON
+{"event_type":"heartbeat","ts":"$(date -u +%FT%T.%3NZ)","payload":{"hostname":"${HOSTNAME//[^[:alnum:]._-]/}",\
+"instance_id":"$(setting INSTANCE_ID)","uptime_s":$(cut -d. -f1 /proc/uptime),"key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
+"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)","agent":"m8trx-brain-heartbeat/3"}}
+JSON
 }
 
-# Returns 1 when another URL or key could help, 2 when not. The key is no argument: ps shows those.
+# Returns 1 when another URL or key could help. The key is no argument: ps shows those.
 send() {
   local answer
   answer=$(curl -qsS --globoff --connect-timeout 10 --max-time 20 -o /dev/null -w ' status=%{http_code}' \
@@ -296,21 +278,38 @@ send() {
 }
 
 parameter() {
-  REPLY=$(timeout 30 aws ssm get-parameter --region "$(setting host.env REGION)" --name "$1" --with-decryption \
-    --query Parameter.Value --output text 2>"$scratch" </dev/null) ||
-    die "; $1 not read from SSM: $(tr -s '[:cntrl:]' ' ' <"$scratch")"
+  REPLY=$(timeout 30 aws ssm get-parameter --region "$(setting REGION)" --name "$1" --with-decryption \
+    --query Parameter.Value --output text 2>"$error" </dev/null) ||
+    die "; $1 not read from SSM: $(tr -s '[:cntrl:]' ' ' <"$error")"
   [[ $REPLY =~ $2 ]] || die "; the value of $1 is malformed"
 }
 
+# may_follow FIRST-URL URL: to a host in the tailnet or the first brain's domain. Who can write the parameter gets no key.
+may_follow() {
+  local first host shared='\.(amazonaws|cloudfront|fly|herokuapp|on|run|ts)\.[a-z]+$' tailnet
+  read -r first host < <(sed -E 's#https?://(\[[^]]*]|[^:/ ]*)[^ ]*#\1#g' <<<"${1,,} ${2,,}")
+  # A name in a domain where anyone can have one counts whole.
+  [[ $first =~ $shared || ! $first =~ [^.]+\.([^.]{1,3}\.[a-z]{2}|[a-z][^.]*)$ ]] || first=${BASH_REMATCH[0]}
+  tailnet=$(setting TAILNET)
+  # What begins with a digit may be an address.
+  [[ .$host == *".$first" || .$host == *".${tailnet:-$first}" ||
+    $host =~ ^([a-z][a-z0-9-]*|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])(\.[0-9]+){2}|\[fd7a:115c:a1e0:.*)$ ]]
+}
+
 follow() {
-  local old="$url $key" new=$DIR/.brain.env
-  scratch=$(mktemp)
+  local old="$url $key" new=$DIR/.brain holds='SSM holds the same URL and key'
+  error=$(mktemp)
   parameter /m8trx/brain-url "$URL_PATTERN"
-  url=${REPLY%/}
-  parameter "/m8trx/$(setting host.env CUSTOMER)/brain-key" "$KEY_PATTERN"
+  if may_follow "$(setting FIRST_URL)" "$REPLY"; then
+    url=${REPLY%/}
+  else
+    holds="not followed to $REPLY, outside the tailnet and the first brain's domain: that takes a new host"
+    echo "$holds"
+  fi
+  parameter "/m8trx/$(setting CUSTOMER)/brain-key" "$KEY_PATTERN"
   key=$REPLY
   if [[ "$url $key" == "$old" ]]; then
-    ((status == 0)) || die '; SSM holds the same URL and key'
+    ((status == 0)) || die "; $holds"
     touch $DIR/brain.env
     return
   fi
@@ -322,11 +321,10 @@ follow() {
 
 main() {
   local outcome=1
-  trap 'rm -f "$scratch"' EXIT
+  trap 'rm -f "$error"' EXIT
   exec 9<$DIR
-  flock -n 9 || { echo 'another beat is under way'; return; }
-  url=$(setting brain.env BRAIN_URL) || :
-  key=$(setting brain.env BRAIN_API_KEY) || :
+  flock -n 9 || { echo 'another heartbeat is under way'; return; }
+  url=$(setting BRAIN_URL) key=$(setting BRAIN_API_KEY) || :
   problem='brain.env holds no valid URL and key'
   if [[ $url =~ $URL_PATTERN && $key =~ $KEY_PATTERN ]]; then
     outcome=0
@@ -337,42 +335,39 @@ main() {
   if ((outcome || EPOCHSECONDS - $(stat -c %Y $DIR/brain.env) >= ${LOOK_EVERY_S:-240})); then follow; fi
 }
 
-main
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main
 HEARTBEAT_SH
-  put_file /etc/systemd/system/m8trx-brain-heartbeat.service 0644 <<'HEARTBEAT_SERVICE'
+cat > "$tmp/service" <<'HEARTBEAT_SERVICE'
 [Unit]
-Description=Heartbeat of this host to the m8trx brain
+Description=Heartbeat to the m8trx brain
 Wants=network-online.target
 After=network-online.target tailscaled.service m8trx-tailscale-join.service
+OnFailure=m8trx-tailscale-join.service
 
 [Service]
 Type=oneshot
 ExecStart=/usr/local/bin/m8trx-brain-heartbeat
 TimeoutStartSec=150
-# The AWS command line may want to write to its home.
-RuntimeDirectory=m8trx-brain-heartbeat
-Environment=HOME=/run/m8trx-brain-heartbeat
+Environment=HOME=/tmp
 ProtectSystem=strict
 ReadWritePaths=/etc/m8trx
 ProtectHome=yes
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectKernelTunables=yes
-ProtectKernelModules=yes
 ProtectControlGroups=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictSUIDSGID=yes
 HEARTBEAT_SERVICE
-  put_file /etc/systemd/system/m8trx-brain-heartbeat.timer 0644 <<'HEARTBEAT_TIMER'
+cat > "$tmp/timer" <<'HEARTBEAT_TIMER'
 [Unit]
-Description=Heartbeat of this host to the m8trx brain
+Description=Heartbeat to the m8trx brain
 
 [Timer]
 OnBootSec=5s
 OnUnitActiveSec=5min
-# Hosts that were started together drift apart.
 RandomizedDelaySec=20s
 AccuracySec=1s
 
@@ -382,19 +377,18 @@ HEARTBEAT_TIMER
 }
 
 step_heartbeat() {
-  local pause journal=''
+  local pause journal
   systemctl daemon-reload
-  systemctl enable m8trx-tailscale-join.service
-  systemctl enable --now m8trx-brain-heartbeat.timer
+  systemctl enable $JOIN
+  systemctl enable --now $BEAT.timer
   for pause in 2 4 8 16 0; do
-    if systemctl start m8trx-brain-heartbeat.service; then return; fi
+    if systemctl start $BEAT; then return; fi
     sleep 1 # the journal may lag
-    journal=$(journalctl -u m8trx-brain-heartbeat.service -n 20 --no-pager -o cat | grep '^no heartbeat' | tail -n 1) || true
-    log "$journal"
-    if [[ $journal == *'refused the key'* ]]; then break; fi
-    sleep "$pause"
+    journal=$(journalctl -u $BEAT -n 20 -o cat | grep '^no heartbeat' | tail -n 1) || true
+    journal=${journal:-no heartbeat: the service failed and wrote no line}
+    if ((pause == 0)) || [[ $journal == *'refused the key'* ]]; then fail "$journal"; fi
+    again $pause 'no heartbeat' "${journal#*: }"
   done
-  fail "$journal"
 }
 
 main() {
@@ -402,22 +396,25 @@ main() {
   # In BASH_COMMAND no variable is expanded.
   trap 'line=$LINENO reason=${reason:-command failed: $BASH_COMMAND}' ERR
   trap on_exit EXIT
+  trap 'exit 143' TERM
   umask 022
   export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-  exec > >(exec tee -a $LOG) 2>&1
+  exec > >(trap '' TERM; exec tee -a /var/log/m8trx-bootstrap.log) 2>&1
   tee_pid=$!
+  scripts=$(sha256sum 2>/dev/null "$0" | cut -c 1-12) || :
   for name in identity packages tailscale parameters brain-env heartbeat-units heartbeat; do
     label="step=$((++number)) name=$name"
     log "step $number/7 $name"
+    state "running $label"
     "step_${name//-/_}"
   done
   log 'first heartbeat accepted'
   label='step=2 name=packages'
-  command -v docker >/dev/null || rest+=(docker.io)
+  state "running $label"
+  has docker || rest+=(docker.io)
   apt_install "${rest[@]}" || fail "$apt_error"
+  state complete
   log "complete for $customer"
 }
 
-if [[ ${BASH_SOURCE[0]:-$0} == "$0" ]]; then
-  main </dev/null
-fi
+[[ ${BASH_SOURCE[0]:-$0} != "$0" ]] || main </dev/null

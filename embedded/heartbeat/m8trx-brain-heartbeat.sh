@@ -1,13 +1,14 @@
 #!/bin/bash
-# Sends one heartbeat. When the brain cannot be reached or refuses the key, and every few minutes besides, looks whether SSM
-# holds another URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
+# Sends one heartbeat. When the brain is away or refuses the key, and every few minutes besides, looks whether SSM holds another
+# URL or key, and keeps what the brain takes: a moved brain or a rotated key needs no new host.
 set -euo pipefail
 export LC_ALL=C
 umask 077
 DIR=/etc/m8trx
 URL_PATTERN='^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?$'
+# Nothing that a shell expands: others source brain.env.
 KEY_PATTERN='^[A-Za-z0-9._~+/=:@%-]+$'
-scratch='' verdict='no heartbeat' status=1
+error='' verdict='no heartbeat' status=1
 
 die() {
   echo "$verdict: ${problem//[[:cntrl:]]/ }${1:-}" >&2
@@ -15,21 +16,17 @@ die() {
 }
 
 # The files are read, never executed.
-setting() { sed -n "s/^$2=//p" "$DIR/$1" | tail -n 1; }
-
-quoted() {
-  local text=${1//[^ -~]/?}
-  text=${text//\\/\\\\}
-  printf '"%s"' "${text//\"/\\\"}"
-}
+setting() { sed -n "s/^$1=//p" $DIR/*.env | tail -n 1; }
 
 event() {
-  printf '{"event_type":"heartbeat","ts":"%s","payload":{"hostname":%s,"instance_id":%s,"uptime_s":%s,"key":"%s","agent":"%s"}}' \
-    "$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)" "$(quoted "$(uname -n)")" "$(quoted "$(setting host.env INSTANCE_ID)")" \
-    "$(cut -d. -f1 /proc/uptime)" "$(printf %s "$key" | sha256sum | cut -c 1-8)" m8trx-brain-heartbeat/2
+  cat <<JSON
+{"event_type":"heartbeat","ts":"$(date -u +%FT%T.%3NZ)","payload":{"hostname":"${HOSTNAME//[^[:alnum:]._-]/}",\
+"instance_id":"$(setting INSTANCE_ID)","uptime_s":$(cut -d. -f1 /proc/uptime),"key":"$(printf %s "$key" | sha256sum | cut -c 1-8)",\
+"bootstrap":"$(setting BOOTSTRAP)","scripts":"$(setting SCRIPTS)","agent":"m8trx-brain-heartbeat/3"}}
+JSON
 }
 
-# Returns 1 when another URL or key could help, 2 when not. The key is no argument: ps shows those.
+# Returns 1 when another URL or key could help. The key is no argument: ps shows those.
 send() {
   local answer
   answer=$(curl -qsS --globoff --connect-timeout 10 --max-time 20 -o /dev/null -w ' status=%{http_code}' \
@@ -44,21 +41,38 @@ send() {
 }
 
 parameter() {
-  REPLY=$(timeout 30 aws ssm get-parameter --region "$(setting host.env REGION)" --name "$1" --with-decryption \
-    --query Parameter.Value --output text 2>"$scratch" </dev/null) ||
-    die "; $1 not read from SSM: $(tr -s '[:cntrl:]' ' ' <"$scratch")"
+  REPLY=$(timeout 30 aws ssm get-parameter --region "$(setting REGION)" --name "$1" --with-decryption \
+    --query Parameter.Value --output text 2>"$error" </dev/null) ||
+    die "; $1 not read from SSM: $(tr -s '[:cntrl:]' ' ' <"$error")"
   [[ $REPLY =~ $2 ]] || die "; the value of $1 is malformed"
 }
 
+# may_follow FIRST-URL URL: to a host in the tailnet or the first brain's domain. Who can write the parameter gets no key.
+may_follow() {
+  local first host shared='\.(amazonaws|cloudfront|fly|herokuapp|on|run|ts)\.[a-z]+$' tailnet
+  read -r first host < <(sed -E 's#https?://(\[[^]]*]|[^:/ ]*)[^ ]*#\1#g' <<<"${1,,} ${2,,}")
+  # A name in a domain where anyone can have one counts whole.
+  [[ $first =~ $shared || ! $first =~ [^.]+\.([^.]{1,3}\.[a-z]{2}|[a-z][^.]*)$ ]] || first=${BASH_REMATCH[0]}
+  tailnet=$(setting TAILNET)
+  # What begins with a digit may be an address.
+  [[ .$host == *".$first" || .$host == *".${tailnet:-$first}" ||
+    $host =~ ^([a-z][a-z0-9-]*|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])(\.[0-9]+){2}|\[fd7a:115c:a1e0:.*)$ ]]
+}
+
 follow() {
-  local old="$url $key" new=$DIR/.brain.env
-  scratch=$(mktemp)
+  local old="$url $key" new=$DIR/.brain holds='SSM holds the same URL and key'
+  error=$(mktemp)
   parameter /m8trx/brain-url "$URL_PATTERN"
-  url=${REPLY%/}
-  parameter "/m8trx/$(setting host.env CUSTOMER)/brain-key" "$KEY_PATTERN"
+  if may_follow "$(setting FIRST_URL)" "$REPLY"; then
+    url=${REPLY%/}
+  else
+    holds="not followed to $REPLY, outside the tailnet and the first brain's domain: that takes a new host"
+    echo "$holds"
+  fi
+  parameter "/m8trx/$(setting CUSTOMER)/brain-key" "$KEY_PATTERN"
   key=$REPLY
   if [[ "$url $key" == "$old" ]]; then
-    ((status == 0)) || die '; SSM holds the same URL and key'
+    ((status == 0)) || die "; $holds"
     touch $DIR/brain.env
     return
   fi
@@ -70,11 +84,10 @@ follow() {
 
 main() {
   local outcome=1
-  trap 'rm -f "$scratch"' EXIT
+  trap 'rm -f "$error"' EXIT
   exec 9<$DIR
-  flock -n 9 || { echo 'another beat is under way'; return; }
-  url=$(setting brain.env BRAIN_URL) || :
-  key=$(setting brain.env BRAIN_API_KEY) || :
+  flock -n 9 || { echo 'another heartbeat is under way'; return; }
+  url=$(setting BRAIN_URL) key=$(setting BRAIN_API_KEY) || :
   problem='brain.env holds no valid URL and key'
   if [[ $url =~ $URL_PATTERN && $key =~ $KEY_PATTERN ]]; then
     outcome=0
@@ -85,4 +98,4 @@ main() {
   if ((outcome || EPOCHSECONDS - $(stat -c %Y $DIR/brain.env) >= ${LOOK_EVERY_S:-240})); then follow; fi
 }
 
-main
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main

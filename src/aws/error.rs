@@ -245,7 +245,7 @@ fn of_text(text: String) -> AwsFailure {
 }
 
 /// The causes below `error`, outermost first, without repeating a cause that its parent already told.
-fn chain(error: &dyn StdError) -> String {
+pub(super) fn chain(error: &dyn StdError) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -72,7 +72,7 @@ struct SetArgs {
 pub async fn run(args: &BrainUrlArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     match &args.command {
         BrainUrlCommand::Get(args) => {
-            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let target = Target::open(global, &global.flags(), terminal).await?;
             let result = get(args, &target, terminal).await;
             target.close().await;
             result
@@ -87,7 +87,7 @@ pub async fn run(args: &BrainUrlArgs, global: &Global, terminal: &Terminal) -> R
                 timeout: args.timeout,
                 ..global.flags()
             };
-            let target = Target::open(global.sandbox, &flags, terminal).await?;
+            let target = Target::open(global, &flags, terminal).await?;
             let result = set(args, url, &target, terminal).await;
             target.close().await;
             result

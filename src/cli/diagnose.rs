@@ -166,7 +166,7 @@ pub async fn run(args: &DiagnoseArgs, global: &Global, terminal: &Terminal) -> R
     let Some(subject) = &args.subject else {
         return Err(Failure::words(Kind::Usage, "nothing is named to diagnose"));
     };
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = diagnose(subject, &target, terminal).await;
     target.close().await;
     result

@@ -22,10 +22,10 @@ use crate::customer::CustomerId;
 use crate::diagnosis::{FIRST_HEARTBEAT, INSTANCE, LAUNCH};
 use crate::plan::runner::millis;
 use crate::plan::{Events, RunReport};
-use crate::sandbox::{Fault, Sandbox, SandboxOptions};
 use crate::steps;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{Terminal, text};
+use m8trx_sandbox::{Fault, Sandbox, SandboxOptions};
 
 /// The customer of the drills.
 const CUSTOMER: &str = "cust_drill";
@@ -50,7 +50,7 @@ const SLOW: [Fault; 3] = [
 #[derive(Debug, Args)]
 pub struct DrillArgs {
     /// What goes wrong [default: all].
-    #[arg(value_enum, value_name = "FAULT")]
+    #[arg(value_parser = super::fault::fault(), value_name = "FAULT")]
     drilled: Vec<Fault>,
 }
 

@@ -166,7 +166,7 @@ impl Source {
 
 /// Runs the command.
 pub async fn run(args: &EventsArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = show(args, &target, terminal).await;
     target.close().await;
     result

@@ -40,20 +40,20 @@ pub async fn run(args: &IamArgs, global: &Global, terminal: &Terminal) -> Result
     match &args.command {
         IamCommand::OperatorPolicy(args) => operator_policy::run(args, global, terminal).await,
         IamCommand::Show(args) => {
-            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let target = Target::open(global, &global.flags(), terminal).await?;
             let result = show::run(args, &target, terminal).await;
             target.close().await;
             result
         }
         IamCommand::Diff(args) => {
-            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let target = Target::open(global, &global.flags(), terminal).await?;
             let result = diff::run(args, &target, terminal).await;
             target.close().await;
             result
         }
         IamCommand::Apply(args) => {
             args.check(global, terminal)?;
-            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let target = Target::open(global, &global.flags(), terminal).await?;
             let result = apply::run(args, &target, terminal).await;
             target.close().await;
             result

@@ -80,7 +80,7 @@ pub async fn run(args: &LaunchArgs, global: &Global, terminal: &Terminal) -> Res
         ami: args.ami.clone(),
         ..global.flags()
     };
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = launch(args, &target, terminal).await;
     target.close().await;
     result

@@ -92,7 +92,7 @@ pub async fn run(args: &MintKeyArgs, global: &Global, terminal: &Terminal) -> Re
         mint_command: args.mint_command.clone(),
         ..global.flags()
     };
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = mint(args, &target, terminal).await;
     target.close().await;
     result

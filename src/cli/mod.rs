@@ -2,9 +2,11 @@
 
 pub mod brain_url;
 pub mod diagnose;
+#[cfg(target_os = "linux")]
 pub mod drill;
 pub mod events;
 mod execution;
+#[cfg(target_os = "linux")]
 mod fault;
 pub mod iam;
 mod inputs;
@@ -16,6 +18,7 @@ mod onboarding;
 pub mod params;
 pub mod rotate_brain_key;
 pub mod rotate_tailscale_key;
+#[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
 pub mod status;
@@ -30,7 +33,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::sandbox::Fault;
 use crate::terminal::failure::{EXIT_CODES, Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -52,14 +54,19 @@ pub struct Global {
     #[arg(long, global = true, conflicts_with_all = ["profile", "endpoint_url", "config"])]
     pub sandbox: bool,
     /// Something that goes wrong in the sandbox; can be given more than once.
-    #[arg(long = "fault", global = true, value_enum, value_name = "NAME")]
-    pub faults: Vec<Fault>,
-    /// AWS profile to take credentials and region from [env: AWS_PROFILE].
+    #[cfg(target_os = "linux")]
+    #[arg(long = "fault", global = true, value_parser = fault::fault(), value_name = "NAME")]
+    pub faults: Vec<m8trx_sandbox::Fault>,
+    /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
+    /// where the environment holds keys.
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// AWS region [env: AWS_REGION].
     #[arg(long, global = true, value_name = "REGION")]
     pub region: Option<String>,
+    /// End without any change where the credentials are of another AWS account.
+    #[arg(long, global = true, value_name = "ACCOUNT")]
+    pub expect_account: Option<String>,
     /// One endpoint for every AWS service [env: AWS_ENDPOINT_URL].
     #[arg(long, global = true, value_name = "URL")]
     pub endpoint_url: Option<String>,
@@ -89,9 +96,9 @@ impl Global {
         Flags {
             profile: self.profile.clone(),
             region: self.region.clone(),
+            expect_account: self.expect_account.clone(),
             endpoint_url: self.endpoint_url.clone(),
             config: self.config.clone(),
-            faults: self.faults.clone(),
             ..Flags::default()
         }
     }
@@ -108,6 +115,7 @@ enum Command {
     Events(events::EventsArgs),
     Tailnet(tailnet::TailnetArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    #[cfg(target_os = "linux")]
     Drill(drill::DrillArgs),
     Params(params::ParamsArgs),
     BrainUrl(brain_url::BrainUrlArgs),
@@ -116,6 +124,7 @@ enum Command {
     Launch(launch::LaunchArgs),
     Wait(wait::WaitArgs),
     UserData(user_data::UserDataArgs),
+    #[cfg(target_os = "linux")]
     Sandbox(sandbox::SandboxArgs),
 }
 
@@ -128,6 +137,7 @@ pub fn main() -> ExitCode {
     if cli.global.verbose {
         tell_calls();
     }
+    #[cfg(target_os = "linux")]
     if let Err(failure) = check_faults(&cli) {
         failure.show(&terminal);
         return ExitCode::from(failure.kind.exit_code());
@@ -161,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Diagnose(args) => {
             with_runtime(&terminal, diagnose::run(&args, &cli.global, &terminal))
         }
+        #[cfg(target_os = "linux")]
         Command::Drill(args) => with_runtime(&terminal, drill::run(&args, &cli.global, &terminal)),
         Command::BrainUrl(args) => {
             with_runtime(&terminal, brain_url::run(&args, &cli.global, &terminal))
@@ -176,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::Params(args) => {
             with_runtime(&terminal, params::run(&args, &cli.global, &terminal))
         }
+        #[cfg(target_os = "linux")]
         Command::Sandbox(args) => {
             with_runtime(&terminal, sandbox::run(&args, &cli.global, &terminal))
         }
@@ -189,6 +201,7 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(target_os = "linux")]
 /// Faults are of the sandbox; a real environment must not be thought to have them.
 fn check_faults(cli: &Cli) -> Result<(), Failure> {
     let in_sandbox = cli.global.sandbox || matches!(cli.command, Command::Sandbox(_));

@@ -143,7 +143,7 @@ pub async fn run(args: &OffboardArgs, global: &Global, terminal: &Terminal) -> R
             "pass --yes --confirm {customer} to remove everything of it, or --dry-run to see what that is"
         )));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = offboard(args, &target, terminal).await;
     target.close().await;
     result

@@ -87,7 +87,7 @@ impl fmt::Display for Onboarded {
 pub async fn run(args: &OnboardArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
     let flags = args.onboarding.flags(global)?;
     check_may_go_on(global, args.dry_run, terminal)?;
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = onboard(args, &target, terminal).await;
     target.close().await;
     result

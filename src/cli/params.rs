@@ -39,7 +39,7 @@ pub async fn run(args: &ParamsArgs, global: &Global, terminal: &Terminal) -> Res
         ParamsCommand::Put(args) => args.check(global, terminal)?,
         ParamsCommand::Delete(args) => args.check(global, terminal)?,
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = match &args.command {
         ParamsCommand::List(args) => list::run(args, &target, terminal).await,
         ParamsCommand::Show(args) => show::run(args, &target, terminal).await,

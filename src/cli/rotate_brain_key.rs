@@ -122,7 +122,7 @@ pub async fn run(
         timeout: args.timeout,
         ..global.flags()
     };
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = rotate(args, &target, terminal).await;
     target.close().await;
     result

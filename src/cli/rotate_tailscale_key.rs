@@ -198,7 +198,7 @@ pub async fn run(
         tailscale_key_file: args.tailscale_key_file.clone(),
         ..global.flags()
     };
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = rotate(args, &target, terminal).await;
     target.close().await;
     result

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use super::Global;
 use super::target::{start_sandbox, with_faults};
 use crate::config;
-use crate::sandbox::SandboxOptions;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
+use m8trx_sandbox::SandboxOptions;
 
 /// Run the embedded sandbox for other commands, the `aws` command among them.
 #[derive(Debug, Args)]

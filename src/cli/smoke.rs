@@ -71,7 +71,7 @@ pub async fn run(args: &SmokeArgs, global: &Global, terminal: &Terminal) -> Resu
         // Known now rather than after minutes of waiting.
         report::prepare(file).map_err(|e| unwritable(file, &e))?;
     }
-    let target = Target::open(global.sandbox, &flags, &terminal).await?;
+    let target = Target::open(global, &flags, &terminal).await?;
     let result = if args.cleanup {
         clean_up(args, &target, &terminal).await
     } else {

@@ -68,7 +68,7 @@ pub async fn run(args: &StatusArgs, global: &Global, terminal: &Terminal) -> Res
         )
         .hint("leave --watch out and run the command as often as needed"));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = show(args, &target, terminal).await;
     target.close().await;
     result

@@ -1,35 +1,60 @@
 //! The one place that decides where commands go: to the real world, or to an embedded sandbox.
 
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use m8trx_sandbox::{Fault, Sandbox, SandboxOptions};
+
+use super::Global;
 use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
-use crate::sandbox::{Fault, Sandbox, SandboxOptions};
 use crate::tailnet::TailnetError;
 use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
+/// After so long without an answer, what is waited for is said.
+const LONG: Duration = Duration::from_secs(4);
+
 /// Settings, and the sandbox they point at, if any. The sandbox ends with it.
 pub struct Target {
     /// The settings.
     pub settings: Settings,
+    #[cfg(target_os = "linux")]
     sandbox: Option<Sandbox>,
 }
 
 impl Target {
     /// Resolves the settings; starts a sandbox first where one is asked for.
-    pub async fn open(sandbox: bool, flags: &Flags, terminal: &Terminal) -> Result<Self, Failure> {
-        if !sandbox {
+    ///
+    /// # Errors
+    /// Settings that cannot be used, and a sandbox where there can be none.
+    pub async fn open(
+        global: &Global,
+        flags: &Flags,
+        terminal: &Terminal,
+    ) -> Result<Self, Failure> {
+        if !global.sandbox {
             let settings = Settings::resolve(flags, &|name| std::env::var(name).ok())?;
             return Ok(Self {
                 settings,
+                #[cfg(target_os = "linux")]
                 sandbox: None,
             });
         }
-        Self::of_sandbox(with_faults(&flags.faults, terminal), flags, terminal).await
+        #[cfg(target_os = "linux")]
+        return Self::of_sandbox(with_faults(&global.faults, terminal), flags, terminal).await;
+        #[cfg(not(target_os = "linux"))]
+        Err(Failure::words(
+            Kind::Precondition,
+            "the sandbox makes hosts of Linux namespaces, and this is not Linux",
+        )
+        .hint("run it on a Linux machine or in a Linux container"))
     }
 
     /// A sandbox that behaves so.
+    #[cfg(target_os = "linux")]
     pub async fn of_sandbox(
         options: SandboxOptions,
         flags: &Flags,
@@ -54,17 +79,32 @@ impl Target {
 
     /// Whether this is the sandbox.
     pub fn is_sandbox(&self) -> bool {
-        self.sandbox.is_some()
+        #[cfg(target_os = "linux")]
+        return self.sandbox.is_some();
+        #[cfg(not(target_os = "linux"))]
+        false
     }
 
     /// The sandbox, if this is one.
+    #[cfg(target_os = "linux")]
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.sandbox.as_ref()
     }
 
     /// Connects to AWS and says as whom.
     pub async fn aws(&self, terminal: &Terminal) -> Result<Aws, Failure> {
-        let aws = Aws::connect(&self.settings.aws).await?;
+        let connect = Aws::connect(&self.settings.aws);
+        tokio::pin!(connect);
+        let aws = tokio::select! {
+            aws = &mut connect => aws,
+            () = tokio::time::sleep(LONG) => {
+                terminal.say("Waiting for AWS credentials: what gives them may be waiting for you (a browser, a push message, a security key)");
+                connect.await
+            }
+        }?;
+        if let Some(note) = self.settings.aws.note() {
+            terminal.say(note);
+        }
         terminal.say(format!(
             "AWS account {}, region {}, as {}",
             aws.account, aws.region, aws.identity
@@ -74,12 +114,14 @@ impl Target {
 
     /// Ends the sandbox, if there is one, and everything in it.
     pub async fn close(self) {
+        #[cfg(target_os = "linux")]
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await;
         }
     }
 }
 
+#[cfg(target_os = "linux")]
 /// A sandbox with these faults. Nobody wants to sit through a bootstrap that tries again for minutes.
 pub fn with_faults(faults: &[Fault], terminal: &Terminal) -> SandboxOptions {
     if !faults.is_empty() {
@@ -96,6 +138,7 @@ pub fn with_faults(faults: &[Fault], terminal: &Terminal) -> SandboxOptions {
     }
 }
 
+#[cfg(target_os = "linux")]
 /// Starts a sandbox in this process.
 pub async fn start_sandbox(options: SandboxOptions) -> Result<Sandbox, Failure> {
     Sandbox::start(options)
@@ -111,13 +154,7 @@ impl From<ConfigError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        let hint = match &error {
-            ConnectError::NoRegion => {
-                Some("pass --region, or set AWS_REGION, or a region in the AWS profile".to_owned())
-            }
-            ConnectError::Identity(cause) => cause.hint(),
-        };
-        Self::new(Kind::Precondition, &error).maybe_hint(hint)
+        Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
     }
 }
 

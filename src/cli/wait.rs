@@ -89,7 +89,7 @@ pub async fn run(args: &WaitArgs, global: &Global, terminal: &Terminal) -> Resul
         timeout: args.timeout,
         ..global.flags()
     };
-    let target = Target::open(global.sandbox, &flags, terminal).await?;
+    let target = Target::open(global, &flags, terminal).await?;
     let result = wait(args, &target, terminal).await;
     target.close().await;
     result

@@ -21,6 +21,8 @@ pub(super) struct File {
 pub(super) struct AwsFile {
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
+    pub(super) account: Option<String>,
+    pub(super) regions: Option<Vec<String>>,
     pub(super) endpoint_url: Option<String>,
 }
 

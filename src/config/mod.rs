@@ -7,14 +7,15 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::aws::{AwsSettings, StaticCredentials};
+use url::Url;
+
+use crate::aws::{AwsSettings, Expected, ProfileChoice, ProfileOrigin, StaticCredentials};
 use crate::brain::BrainUrl;
-use crate::sandbox::Fault;
 use crate::secret::SecretString;
 use crate::tailnet::TailnetSettings;
 
-use file::{File, secret_file};
-use value::{brain_url, check_region, endpoint, words};
+use file::{AwsFile, File, secret_file};
+use value::{brain_url, check_account, check_region, endpoint, words};
 pub use value::{is_loopback, parse_ago, parse_duration};
 
 /// How long onboarding waits for the first heartbeat unless told otherwise.
@@ -98,6 +99,8 @@ pub struct Flags {
     pub profile: Option<String>,
     /// `--region`
     pub region: Option<String>,
+    /// `--expect-account`
+    pub expect_account: Option<String>,
     /// `--endpoint-url`
     pub endpoint_url: Option<String>,
     /// `--config`
@@ -118,8 +121,6 @@ pub struct Flags {
     pub ami: Option<String>,
     /// `--timeout`
     pub timeout: Option<Duration>,
-    /// `--fault`: what goes wrong in the sandbox.
-    pub faults: Vec<Fault>,
 }
 
 /// A setting that cannot be used. Nothing has been changed.
@@ -191,7 +192,6 @@ impl Settings {
                 secret_access_key: secret.into(),
             });
         }
-        settings.aws.region = settings.aws.region.or_else(|| environment("AWS_REGION"));
         Ok(settings)
     }
 
@@ -224,19 +224,7 @@ impl Settings {
         } else {
             None
         };
-        let profile = flags.profile.clone().or_else(|| {
-            file.aws
-                .profile
-                .filter(|_| variable("AWS_PROFILE").is_none())
-        });
-        let region = flags.region.clone().or_else(|| {
-            file.aws.region.filter(|_| {
-                variable("AWS_REGION").is_none() && variable("AWS_DEFAULT_REGION").is_none()
-            })
-        });
-        if let Some(region) = &region {
-            check_region(region)?;
-        }
+        let aws = aws_settings(flags, &variable, &in_file, file.aws, endpoint_url.clone())?;
 
         let (url, url_is_flag) = if let Some(url) = &flags.brain_url {
             (Some(brain_url("--brain-url", url)?), true)
@@ -287,12 +275,7 @@ impl Settings {
             (None, None) => DEFAULT_TIMEOUT,
         };
         Ok(Self {
-            aws: AwsSettings {
-                region,
-                profile,
-                endpoint_url,
-                credentials: None,
-            },
+            aws,
             brain: BrainSettings {
                 url,
                 url_is_flag,
@@ -321,6 +304,65 @@ impl Settings {
             suggest: false,
         })
     }
+}
+
+/// Which account and region, and whose credentials. Of the places where a region can stand, the more particular wins: a
+/// flag, the environment, the profile that a flag or the environment names, the file.
+fn aws_settings(
+    flags: &Flags,
+    variable: &dyn Fn(&str) -> Option<String>,
+    in_file: &dyn Fn(&str) -> String,
+    file: AwsFile,
+    endpoint_url: Option<Url>,
+) -> Result<AwsSettings, ConfigError> {
+    let profile = if let Some(name) = &flags.profile {
+        Some((name.clone(), ProfileOrigin::Flag))
+    } else if let Some(name) = variable("AWS_PROFILE") {
+        Some((name, ProfileOrigin::Environment))
+    } else {
+        let origin = ProfileOrigin::File(in_file("aws.profile"));
+        file.profile.map(|name| (name, origin))
+    };
+    let region = if let Some(region) = &flags.region {
+        Some(("--region", region.clone()))
+    } else {
+        ["AWS_REGION", "AWS_DEFAULT_REGION"]
+            .into_iter()
+            .find_map(|name| Some((name, variable(name)?)))
+    };
+    if let Some((origin, region)) = &region {
+        check_region(origin, region)?;
+    }
+    if let Some(region) = &file.region {
+        check_region(&in_file("aws.region"), region)?;
+    }
+    let regions = file.regions.unwrap_or_default();
+    for region in &regions {
+        check_region(&in_file("aws.regions"), region)?;
+    }
+    let account = if let Some(account) = &flags.expect_account {
+        Some(("--expect-account".to_owned(), account.clone()))
+    } else {
+        file.account
+            .map(|account| (in_file("aws.account"), account))
+    };
+    if let Some((origin, account)) = &account {
+        check_account(origin, account)?;
+    }
+    Ok(AwsSettings {
+        region: region.map(|(_, region)| region),
+        region_of_file: file.region,
+        profile: profile.map(|(name, origin)| ProfileChoice { name, origin }),
+        endpoint_url,
+        credentials: None,
+        keys_in_environment: variable("AWS_ACCESS_KEY_ID").is_some()
+            && variable("AWS_SECRET_ACCESS_KEY").is_some(),
+        account: account.map(|(origin, value)| Expected { value, origin }),
+        regions: Expected {
+            value: regions,
+            origin: in_file("aws.regions"),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -25,7 +25,20 @@ pub(super) fn endpoint(origin: &str, text: &str) -> Result<Url, ConfigError> {
     Ok(url)
 }
 
-pub(super) fn check_region(region: &str) -> Result<(), ConfigError> {
+pub(super) fn check_account(origin: &str, account: &str) -> Result<(), ConfigError> {
+    if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        origin: origin.to_owned(),
+        reason: format!(
+            "`{}` is not an AWS account; it has 12 digits, like `123456789012`",
+            account.escape_debug()
+        ),
+    })
+}
+
+pub(super) fn check_region(origin: &str, region: &str) -> Result<(), ConfigError> {
     let well_formed = !region.is_empty()
         && region
             .chars()
@@ -35,7 +48,7 @@ pub(super) fn check_region(region: &str) -> Result<(), ConfigError> {
         Ok(())
     } else {
         Err(ConfigError::Value {
-            origin: "region".to_owned(),
+            origin: origin.to_owned(),
             reason: format!(
                 "`{}` is not a region; it looks like `eu-central-1`",
                 region.escape_debug()

@@ -6,18 +6,23 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::Sandbox;
-use super::cloud::{ACCOUNT, ApiError, DEFAULT_REGION, PUBLIC_IMAGES, Service};
+use super::cloud::{ApiError, DEFAULT_REGION, PUBLIC_IMAGES, Service};
 use super::tailnet::{AuthKeySpec, KEY_LIFETIME};
-use crate::customer::{BRAIN_URL_PARAMETER, CUSTOMER_TAG_KEY, CustomerId};
-use crate::steps::iam_role::{POLICY_NAME, permission_policy_of, trust_policy};
-
-const PARTITION: &str = "aws";
+use crate::customer::{BRAIN_URL_PARAMETER, TAG_KEY};
 
 /// A customer that was onboarded some time ago.
 #[derive(Debug, Clone)]
 pub struct SettledCustomer {
     /// Who.
-    pub id: CustomerId,
+    pub id: String,
+    /// The name of the role, the instance profile and the security group.
+    pub resource_name: String,
+    /// The tag of the hosts in the tailnet.
+    pub tailscale_tag: String,
+    /// The trust policy of the role.
+    pub trust_policy: String,
+    /// The name of the role's inline policy, and the policy.
+    pub permission_policy: (String, String),
     /// How long ago everything was made.
     pub age: SignedDuration,
     /// How long ago the host's last heartbeat was; none when it never beat.
@@ -28,7 +33,7 @@ pub struct SettledCustomer {
 #[derive(Debug, thiserror::Error)]
 #[error("{action} of {customer} was refused: {reason}")]
 pub struct NotSettled {
-    customer: CustomerId,
+    customer: String,
     action: String,
     reason: String,
 }
@@ -48,8 +53,8 @@ impl Sandbox {
                 })
         };
         let id = customer.id.as_str();
-        let name = customer.id.resource_name();
-        let tags = json!([{"Key": CUSTOMER_TAG_KEY, "Value": id}]);
+        let name = &customer.resource_name;
+        let tags = json!([{"Key": TAG_KEY, "Value": id}]);
         let url = format!("http://{}", self.brain_server.address());
         let stored = call(
             Service::Ssm,
@@ -64,13 +69,13 @@ impl Sandbox {
         }
         let brain_key = self.brain.mint(&customer.id, "settled");
         let auth_key = self.tailnet.mint_key(AuthKeySpec {
-            tags: [customer.id.tailscale_tag()].into(),
+            tags: [customer.tailscale_tag.clone()].into(),
             lifetime: KEY_LIFETIME - customer.age,
             ..AuthKeySpec::default()
         });
         let secrets: [(String, &SecretString); 2] = [
-            (customer.id.brain_key_parameter(), &brain_key),
-            (customer.id.tailscale_auth_key_parameter(), &auth_key),
+            (format!("/m8trx/{id}/brain-key"), &brain_key),
+            (format!("/m8trx/{id}/tailscale-auth-key"), &auth_key),
         ];
         for (parameter, secret) in secrets {
             call(
@@ -81,7 +86,7 @@ impl Sandbox {
         }
         let tag = |list: &str| {
             [
-                (format!("{list}.1.Key"), CUSTOMER_TAG_KEY),
+                (format!("{list}.1.Key"), TAG_KEY),
                 (format!("{list}.1.Value"), id),
             ]
         };
@@ -95,18 +100,15 @@ impl Sandbox {
                 .collect::<serde_json::Map<_, _>>()
                 .into()
         };
-        let policy = permission_policy_of(&customer.id, PARTITION, DEFAULT_REGION, ACCOUNT);
+        let (policy_name, policy) = &customer.permission_policy;
         let member_tags = tag("Tags.member");
         call(
             Service::Iam,
             "CreateRole",
             with(
                 &[
-                    ("RoleName", &name),
-                    (
-                        "AssumeRolePolicyDocument",
-                        &trust_policy(PARTITION).to_string(),
-                    ),
+                    ("RoleName", name),
+                    ("AssumeRolePolicyDocument", &customer.trust_policy),
                 ],
                 &member_tags,
             ),
@@ -114,12 +116,12 @@ impl Sandbox {
         call(
             Service::Iam,
             "PutRolePolicy",
-            json!({"RoleName": name, "PolicyName": POLICY_NAME, "PolicyDocument": policy.to_string()}),
+            json!({"RoleName": name, "PolicyName": policy_name, "PolicyDocument": policy}),
         )?;
         call(
             Service::Iam,
             "CreateInstanceProfile",
-            with(&[("InstanceProfileName", &name)], &member_tags),
+            with(&[("InstanceProfileName", name)], &member_tags),
         )?;
         call(
             Service::Iam,
@@ -135,7 +137,7 @@ impl Sandbox {
                     ("InstanceType", "t3.small"),
                     ("MinCount", "1"),
                     ("MaxCount", "1"),
-                    ("IamInstanceProfile.Name", &name),
+                    ("IamInstanceProfile.Name", name),
                     ("MetadataOptions.HttpTokens", "required"),
                     ("MetadataOptions.HttpPutResponseHopLimit", "1"),
                     ("MetadataOptions.InstanceMetadataTags", "enabled"),

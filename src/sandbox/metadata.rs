@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use crate::customer::TAG_KEY;
+
 use super::cloud::{ACCOUNT, Cloud, HostCredentials, HostView};
 use super::fault::Fault;
 use super::http::{Handler, Request, Response, header, plain, response};
@@ -19,8 +21,6 @@ use super::random;
 
 /// Longest life of a session token.
 const MAX_TOKEN_SECONDS: u64 = 21_600;
-
-const CUSTOMER_TAG_KEY: &str = crate::customer::CUSTOMER_TAG_KEY;
 
 struct Service {
     cloud: Cloud,
@@ -206,8 +206,7 @@ impl Service {
         if !view.options.tags_enabled {
             return None;
         }
-        let hidden =
-            |key: &str| key == CUSTOMER_TAG_KEY && self.cloud.has_fault(Fault::CustomerTagMissing);
+        let hidden = |key: &str| key == TAG_KEY && self.cloud.has_fault(Fault::CustomerTagMissing);
         let text = match path {
             "" => "instance/".to_owned(),
             "instance" | "instance/" => {

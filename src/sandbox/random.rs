@@ -34,6 +34,11 @@ pub(crate) fn hex(length: usize) -> String {
     text(HEX, length)
 }
 
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Upper-case letters and digits, as in AWS key and role ids.
 pub(crate) fn upper(length: usize) -> String {
     text(UPPER, length)

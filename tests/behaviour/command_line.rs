@@ -3,20 +3,6 @@
 use crate::common::{Surroundings, binary_for_anyone};
 
 #[test]
-fn the_reference_of_the_command_line() {
-    let surroundings = Surroundings::new();
-    for (name, arguments) in [
-        ("help", vec!["--help"]),
-        ("help_onboard", vec!["onboard", "--help"]),
-        ("help_smoke", vec!["smoke", "--help"]),
-        ("help_sandbox", vec!["sandbox", "up", "--help"]),
-    ] {
-        let ended = surroundings.m8trx(&arguments);
-        insta::assert_snapshot!(name, ended.assert_code(0).stdout);
-    }
-}
-
-#[test]
 fn the_version_starts_no_thread() {
     let surroundings = Surroundings::new();
     let version = surroundings.m8trx(&["--version"]);

@@ -35,12 +35,6 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_reference_of_the_command() {
-    let ended = Surroundings::new().m8trx(&["diagnose", "-h"]);
-    insta::assert_snapshot!("help_diagnose", ended.assert_code(0).stdout);
-}
-
-#[test]
 fn onboard_tells_why_a_host_failed_and_diagnose_tells_it_again() {
     let sandbox = RunningSandbox::up_with(&["--fault", "tailscale-key-rejected"]);
     let surroundings = Surroundings::of(&sandbox);

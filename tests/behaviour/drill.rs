@@ -24,12 +24,6 @@ const DRILLS: [(&str, Option<&str>, u64); 16] = [
 ];
 
 #[test]
-fn the_reference_of_the_command() {
-    let ended = Surroundings::new().m8trx(&["drill", "-h"]);
-    insta::assert_snapshot!("help_drill", ended.assert_code(0).stdout);
-}
-
-#[test]
 fn every_fault_is_diagnosed_within_seconds() {
     let ended = Surroundings::new().m8trx(&["drill", "--output", "json"]);
     ended.assert_code(0);

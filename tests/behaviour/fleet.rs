@@ -6,9 +6,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::SignedDuration;
-use m8trx::sandbox::{Sandbox, SandboxOptions, SettledCustomer};
+use m8trx_sandbox::{Sandbox, SandboxOptions};
 
 use crate::common::{M8TRX, Surroundings};
+use crate::settled::settled;
 
 /// The sandbox, and AWS as another tool would change it.
 pub struct Fleet {
@@ -64,11 +65,11 @@ impl Fleet {
 
     pub fn settle_minutes(&self, id: &str, minutes: i64, beat_minutes_ago: Option<i64>) -> String {
         self.sandbox
-            .settle(&SettledCustomer {
-                id: id.parse().unwrap(),
-                age: SignedDuration::from_mins(minutes),
-                last_heartbeat: beat_minutes_ago.map(SignedDuration::from_mins),
-            })
+            .settle(&settled(
+                id,
+                SignedDuration::from_mins(minutes),
+                beat_minutes_ago.map(SignedDuration::from_mins),
+            ))
             .unwrap()
     }
 

@@ -287,13 +287,6 @@ fn ctrl_c_ends_after_the_step_that_is_under_way() {
 }
 
 #[test]
-fn its_reference() {
-    let help = Surroundings::new().m8trx(&["offboard", "--help"]);
-    let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
-    insta::assert_snapshot!("help", own);
-}
-
-#[test]
 fn at_a_terminal_the_id_is_typed() {
     let sandbox = RunningSandbox::up();
     onboard(&Surroundings::of(&sandbox), "cust_a");

@@ -12,12 +12,13 @@ use clap::CommandFactory as _;
 use jiff::SignedDuration;
 use m8trx::aws::operations::{COMMANDS, CommandCalls, Operation};
 use m8trx::customer::CustomerId;
-use m8trx::sandbox::{AuthKeySpec, Sandbox, SandboxOptions, SettledCustomer};
 use m8trx::secret::ExposeSecret as _;
+use m8trx_sandbox::{AuthKeySpec, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
 use crate::common::{Ended, M8TRX, Surroundings};
+use crate::settled::settled;
 use runs::{RUNS, connected};
 
 /// Commands that need no permission of AWS.
@@ -105,11 +106,11 @@ impl Trial {
 
     /// A customer that was onboarded a minute ago, whose host has just beaten, or never; much quicker than to onboard it.
     fn settle(&self, customer: &str, beats: bool) {
-        let customer = SettledCustomer {
-            id: customer.parse().unwrap(),
-            age: SignedDuration::from_mins(1),
-            last_heartbeat: beats.then(|| SignedDuration::from_secs(1)),
-        };
+        let customer = settled(
+            customer,
+            SignedDuration::from_mins(1),
+            beats.then(|| SignedDuration::from_secs(1)),
+        );
         self.sandbox().settle(&customer).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! What the command stores is what bootstrap.sh accepts: the types and the script's patterns agree.
+//! What the command stores is what hosts accept: the types and the scripts' patterns agree.
 
 use std::process::Command;
 
@@ -10,7 +10,13 @@ const BOOTSTRAP_SH: &str = concat!(
     "/embedded/cloud-init/bootstrap.sh"
 );
 
-/// Whether a value matches a pattern that bootstrap.sh holds in a variable, by bash itself.
+/// It holds the patterns, for bootstrap.sh too.
+const HEARTBEAT_SH: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/embedded/heartbeat/m8trx-brain-heartbeat.sh"
+);
+
+/// Whether a value matches a pattern that the scripts hold in a variable, by bash itself.
 fn script_accepts(pattern: &str, value: &str) -> bool {
     Command::new("bash")
         .env_clear()
@@ -20,7 +26,7 @@ fn script_accepts(pattern: &str, value: &str) -> bool {
             "-c",
             "source \"$1\"; [[ $3 =~ ${!2} ]]",
             "only-sourced",
-            BOOTSTRAP_SH,
+            HEARTBEAT_SH,
             pattern,
             value,
         ])
@@ -95,7 +101,7 @@ fn a_brain_key_is_accepted_by_both_or_by_none() {
 fn an_auth_key_that_is_stored_is_one_the_host_takes() {
     let script = std::fs::read_to_string(BOOTSTRAP_SH).unwrap();
     let pattern = script
-        .split("value \"$key\" '")
+        .split("tailscale-auth-key\" '")
         .nth(1)
         .unwrap()
         .split('\'')

@@ -322,10 +322,3 @@ fn what_cannot_be_is_told_before_anything_is_changed() {
         json!({"keys": []})
     );
 }
-
-#[test]
-fn its_reference() {
-    let help = Surroundings::new().m8trx(&["rotate-brain-key", "--help"]);
-    let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
-    insta::assert_snapshot!("help", own);
-}

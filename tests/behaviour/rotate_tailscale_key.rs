@@ -352,13 +352,6 @@ fn a_key_of_another_customer_is_refused_where_it_can_be_looked_up() {
 }
 
 #[test]
-fn its_reference() {
-    let help = Surroundings::new().m8trx(&["rotate-tailscale-key", "--help"]);
-    let (own, _) = help.stdout.split_once("\nGlobal options").unwrap();
-    insta::assert_snapshot!("help", own);
-}
-
-#[test]
 fn at_a_terminal_each_customers_key_is_asked_for() {
     let (sandbox, _) = onboarded(&["cust_a", "cust_ab"]);
     let mut session = Session::start(

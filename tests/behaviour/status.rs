@@ -1,8 +1,8 @@
 //! How a fleet stands: one word for each customer, what a person should see to, and no call for each customer.
 
 use aws_sdk_ssm::types::ParameterType;
-use m8trx::sandbox::AuthKeySpec;
 use m8trx::secret::ExposeSecret as _;
+use m8trx_sandbox::AuthKeySpec;
 use serde_json::Value;
 
 use crate::common::{Ended, Surroundings};
@@ -641,7 +641,7 @@ fn what_tailscale_knows_of_stored_keys() {
     let document = json(&fleet.surroundings_without_tailscale());
     assert_eq!(document["notes"], serde_json::json!([]));
     assert_eq!(expiry(&document, "cust_short")["stage"], "good");
-    let values_read = |calls: Vec<m8trx::sandbox::RecordedCall>| {
+    let values_read = |calls: Vec<m8trx_sandbox::RecordedCall>| {
         calls
             .iter()
             .filter(|call| call.action == "GetParameters")

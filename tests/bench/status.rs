@@ -11,7 +11,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use m8trx::sandbox::{Sandbox, SandboxOptions, SettledCustomer};
+use m8trx_sandbox::{Sandbox, SandboxOptions};
+use settled::settled;
+
+#[path = "../behaviour/settled.rs"]
+mod settled;
 
 const M8TRX: &str = env!("CARGO_BIN_EXE_m8trx");
 const TARGET: Duration = Duration::from_secs(3);
@@ -26,11 +30,11 @@ fn fleet(runtime: &tokio::runtime::Runtime, customers: usize) -> Sandbox {
         let id = format!("cust_{number:04}");
         let silent = number % 100 == 99;
         sandbox
-            .settle(&SettledCustomer {
-                id: id.parse().unwrap(),
-                age: SignedDuration::from_hours(24 * (number % 70) as i64 + 1),
-                last_heartbeat: Some(SignedDuration::from_mins(if silent { 120 } else { 2 })),
-            })
+            .settle(&settled(
+                &id,
+                SignedDuration::from_hours(24 * (number % 70) as i64 + 1),
+                Some(SignedDuration::from_mins(if silent { 120 } else { 2 })),
+            ))
             .unwrap();
         let now = Timestamp::now();
         let ended = serde_json::json!({"status": "ok", "exit_code": 0, "duration_ms": 1200});

@@ -27,6 +27,9 @@ main
 """
 DENIED = ("\nAn error occurred (AccessDeniedException) when calling the GetParameter operation: User: arn:aws:sts::1:assumed-role/x/i-0"
           " is not authorized to perform: ssm:GetParameter\n")
+LISTS = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711 (apt-get)\nE: Unable to lock directory /var/lib/apt/lists/\n"
+TRACEBACK = "Traceback (most recent call last):\n" + '  File "/usr/lib/python3/dist-packages/botocore/x.py", line 1, in y\n' * 40 + (
+    "botocore.exceptions.SSLError: SSL validation failed ValidationException\n")
 LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)\nE: Unable to acquire the lock\n"
 
 
@@ -72,13 +75,17 @@ FAILURES = {
     "parameter missing": ({"ssm": {KEY: None}}, "parameters", "ParameterNotFound"),
     "auth key missing": ({"ssm": {AUTH_KEY: None}}, "tailscale", "ParameterNotFound"),
     "access denied for good": ({"ssm": {URL: error(DENIED)}}, "parameters", "AccessDeniedException"),
+    "error with a long traceback": ({"ssm": {KEY: error(TRACEBACK)}}, "parameters",
+                                    "not read: Traceback .* … .*SSLError: SSL validation failed ValidationException"),
+    "apt-get killed without a word of its own": (
+        {"shell": WITHOUT_AWS, "files": {"/run/host/apt": "Killed\n"}}, "packages", "apt-get install .*awscli failed: Killed"),
     "install script cut off": ({"install_script": INSTALL_SCRIPT[:-12]}, "tailscale", "not whole"),
     "install script cut to its first line": ({"install_script": "#!/bin/sh\n"}, "tailscale", "install script failed"),
     "install script that is HTML": ({"install_script": "<html>touch /run/host/executed</html>\n"}, "tailscale", "not whole"),
     "install script that is empty": ({"install_script": ""}, "tailscale", "not whole"),
     "install script that fails": ({"install_script": "#!/bin/sh\nexit 3\n"}, "tailscale", "install script failed"),
     "package lock held": ({"shell": WITHOUT_AWS, "files": {"/run/host/apt": LOCK}}, "packages", "Could not get lock"),
-    "package missing after the first beat": (
+    "package missing after the first heartbeat": (
         {"files": {"/run/host/apt": "E: Unable to locate package docker.io\n"}}, "packages", "Unable to locate package docker.io"),
     "disk full in /etc/m8trx": (
         {"shell": "mkdir -p /etc/m8trx; mount -t tmpfs -o size=4k,nr_inodes=10 full /etc/m8trx; cat /dev/zero >/etc/m8trx/full || true"},
@@ -110,8 +117,21 @@ BEAT = "/usr/local/bin/m8trx-brain-heartbeat"
 INSTALLED = BOOTSTRAP + " >/dev/null && "
 LAST_LOOK = "touch -d '-5 minutes' /etc/m8trx/brain.env"
 FINGERPRINT = {key: hashlib.sha256(key.encode()).hexdigest()[:8] for key in ("key-1", "key-2")}
+SCRIPTS = hashlib.sha256(host.BOOTSTRAP.read_bytes()).hexdigest()[:12]
 SUCCESSES = {
     "boots": {},
+    "waits out the lock of apt's lists": {
+        "shell": "(sleep 45; rm /run/host/apt) &", "files": {"/run/host/apt": LISTS}},
+    "says why it stopped when the host shuts down": {
+        "files": {"/run/host/apt": LISTS},
+        "run": f"{BOOTSTRAP} & until grep -q 'again in' /var/log/m8trx-bootstrap.log; do sleep 0.1; done; kill $!; wait $! || echo status $?"},
+    "does not follow a brain to a stranger": {
+        "run": f"{INSTALLED} printf %s https://brain.example.com >/run/host/ssm/+m8trx+brain-url && {LAST_LOOK} && {BEAT} && {LAST_LOOK} &&"
+               f" printf %s key-2 >/run/host/ssm/+m8trx+cust_acme+brain-key && {BEAT}",
+        "brain": {"key-1": 201, "key-2": 201}},
+    "says why it is silent when the brain moved to a stranger": {
+        "run": f"{INSTALLED} sed -i s/8080/9/ /etc/m8trx/brain.env && printf %s https://brain.example.com >/run/host/ssm/+m8trx+brain-url;"
+               f" {BEAT} || echo status $?"},
     "boots through a pipe": {"run": f"cat {host.BOOTSTRAP} | bash"},
     "boots twice": {"run": f"{INSTALLED} {BOOTSTRAP}"},
     "boots with a full /var/log": {
@@ -162,6 +182,8 @@ def check_failure(checks, name, result, step, reason):
     number = re.search(r"line=(\d+)", last)
     source = host.BOOTSTRAP.read_text().splitlines()[int(number[1]) - 1] if number else ""
     late = step == "packages" and "first heartbeat accepted" in result["output"]
+    states = [json.loads(body)["payload"]["bootstrap"] for _, _, body in result["events"]]
+    last_state = states[-1] if states else None
     problems = [problem for problem, found in {
         f"the last line is not {pattern}": not re.search(pattern, last),
         f"line {number and number[1]} is not the one that failed": not re.search("fail |mktemp", source),
@@ -172,6 +194,8 @@ def check_failure(checks, name, result, step, reason):
         f"files were left behind: {result['leftovers']}": result["leftovers"],
         "a secret was printed": any(secret in result["output"] + result["calls"] for secret in SECRETS),
         "FAILED was printed more than once": result["output"].count("bootstrap: FAILED") != 1,
+        f"the brain was last told {last_state!r}": last_state != (f"failed step=2 name={step}" if late else None)
+            and step not in ("heartbeat",),
     }.items() if found]
     if name in CALLS:
         words, count = CALLS[name]
@@ -185,30 +209,42 @@ def check_success(checks, name, result):
     output, env = result["output"], result["brain_env"] or ""
     last = output.splitlines()[-1] if output else ""
     bearers = [authorization.removeprefix("Bearer ") for _, authorization, _ in result["events"]]
-    fingerprints = [json.loads(body)["payload"]["key"] for _, _, body in result["events"]]
+    payloads = [json.loads(body)["payload"] for _, _, body in result["events"]]
+    stands = [payload["bootstrap"] for payload in payloads]
+    fingerprints = [payload["key"] for payload in payloads]
     good_env = env == "BRAIN_URL=http://127.0.0.1:8080\nBRAIN_API_KEY=key-1\n"
     expected = {
-        "boots": lambda: good_env and result["log"] == output and result["modes"] == {
+        "boots": lambda: good_env and result["log"] == output and stands == ["running step=7 name=heartbeat", "complete"]
+            and {payload["scripts"] for payload in payloads} == {SCRIPTS} and payloads[0]["instance_id"] == "i-0123456789abcdef0"
+            and payloads[0]["hostname"] == "ip-172-31-0-10" and result["modes"] == {
             "/etc/m8trx": "0o700", "/etc/m8trx/brain.env": "0o600", "/usr/local/bin/m8trx-brain-heartbeat": "0o755"},
         "boots twice": lambda: "already in the tailnet" in output and good_env,
         "waits out AccessDenied": lambda: "/m8trx/brain-url not read, again in 2 s" in output and good_env,
-        "follows a moved brain": lambda: good_env and "brain.env rewritten" in output and len(result["events"]) == 2,
+        "follows a moved brain": lambda: good_env and "brain.env rewritten" in output and len(result["events"]) == 3,
         "follows a rotated key": lambda: "BRAIN_API_KEY=key-2" in env and result["events"][-1][1] == "Bearer key-2",
         "takes a rotated key while the old one works": lambda: "BRAIN_API_KEY=key-2" in env
-            and bearers == ["key-1", "key-1", "key-2"] and output.count("accepted by") == 2,
+            and bearers == ["key-1", "key-1", "key-1", "key-2"] and output.count("accepted by") == 2,
         "keeps a key that works when the brain refuses the new one": lambda: good_env and last == "status 0"
             and "brain.env kept: the brain at http://127.0.0.1:8080 refused the key: status=401" in output,
-        "beats when SSM cannot be read": lambda: good_env and last == "status 0" and bearers == ["key-1", "key-1"]
+        "beats when SSM cannot be read": lambda: good_env and last == "status 0" and bearers == ["key-1"] * 3
             and "brain.env kept: it is accepted; /m8trx/brain-url not read from SSM: Throttling: slow down" in output,
         # Three reads by the bootstrap, two by the one look.
-        "looks at SSM every few minutes only": lambda: good_env and last == "600" and bearers == ["key-1"] * 4
+        "looks at SSM every few minutes only": lambda: good_env and last == "600" and bearers == ["key-1"] * 5
             and sum(line.startswith("aws ssm") for line in result["calls"].splitlines()) == 5,
         "repairs a damaged brain.env": lambda: good_env,
         "rewrites nothing when nothing changed": lambda: len(set(output.splitlines()) - {line for line in output.splitlines() if "no heartbeat" in line}) == 1
             and "SSM holds the same URL and key" in output,
         "keeps brain.env when SSM holds rubbish": lambda: "key-0" in env and "brain-url is malformed" in output,
         "keeps brain.env when the disk is full": lambda: "key-0" in env and "could not be written" in output and not result["leftovers"],
-        "does not overlap itself": lambda: "another beat is under way" in output and len(result["events"]) == 1,
+        "does not overlap itself": lambda: "another heartbeat is under way" in output and len(result["events"]) == 2,
+        "waits out the lock of apt's lists": lambda: good_env and output.count("apt-get failed, again in 10 s: Could not get lock") >= 4
+            and stands == ["running step=7 name=heartbeat", "complete"],
+        "says why it stopped when the host shuts down": lambda: last == "status 143" and stands[-1] == "failed step=2 name=packages"
+            and "FAILED step=2 name=packages line=" in output and "exit=143 reason=stopped by SIGTERM: the host shuts down" in output,
+        "does not follow a brain to a stranger": lambda: env == "BRAIN_URL=http://127.0.0.1:8080\nBRAIN_API_KEY=key-2\n"
+            and bearers == ["key-1"] * 4 + ["key-2"] and output.count("not followed to https://brain.example.com, outside the tailnet") == 2,
+        "says why it is silent when the brain moved to a stranger": lambda: last == "status 1" and "BRAIN_URL=http://127.0.0.1:9\n" in env
+            and "no connection to the brain at http://127.0.0.1:9" in output and "; not followed to https://brain.example.com," in output,
         "joins again when logged out": lambda: last == "tskey-auth-kNew",
         "does not join again when joined": lambda: "joined-with" not in output,
         "says why it cannot join again": lambda: "FAILED: tailscale up failed: backend error: invalid key" in output

@@ -35,7 +35,7 @@ if [[ -s /run/host/apt ]]; then cat /run/host/apt >&2; exit 100; fi
 """,
     "systemctl": r"""
 case "$*" in
-  'start m8trx-brain-heartbeat.service') /usr/local/bin/m8trx-brain-heartbeat >/run/host/journal 2>&1 ;;
+  *'start m8trx-brain-heartbeat') /usr/local/bin/m8trx-brain-heartbeat >/run/host/journal 2>&1 ;;
 esac
 """,
     "journalctl": "cat /run/host/journal\n",

@@ -1,6 +1,6 @@
 //! A boot as it is seen from outside and by the script: console, systemd, packages, faults.
 
-use m8trx::sandbox::host::{AptFault, HostConditions};
+use m8trx_sandbox::host::{AptFault, HostConditions};
 
 use super::{boot, boot_with};
 

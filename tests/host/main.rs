@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use m8trx::sandbox::host::{Console, Host, HostConditions, HostSpec};
+use m8trx_sandbox::host::{Console, Host, HostConditions, HostSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 

@@ -6,6 +6,8 @@ mod common;
 #[path = "../behaviour/fleet.rs"]
 #[allow(dead_code)]
 mod fleet;
+#[path = "../behaviour/settled.rs"]
+mod settled;
 mod status;
 
 use std::io::{Read as _, Write as _};

@@ -45,7 +45,7 @@ pub async fn run(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let operations = operations(&args.commands)?;
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let place = place(args, &target, terminal).await;
     target.close().await;
     let document = policy(&operations, &place);

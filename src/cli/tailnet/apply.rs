@@ -107,7 +107,7 @@ pub(super) async fn run(
             format!("{both} cannot be put in and taken out at once"),
         ));
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = apply(args, &target, terminal).await;
     target.close().await;
     result

@@ -120,7 +120,7 @@ pub(super) async fn run(
     let (name, document) = match &args.file {
         Some(file) => read(file)?,
         None => {
-            let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+            let target = Target::open(global, &global.flags(), terminal).await?;
             let file = fetch(&target.settings).await;
             target.close().await;
             ("the tailnet's policy file".to_owned(), file?)

@@ -93,7 +93,7 @@ pub(super) async fn run(
     global: &Global,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = show(args.customer.as_ref(), &target, terminal).await;
     target.close().await;
     result

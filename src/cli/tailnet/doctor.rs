@@ -59,7 +59,7 @@ pub(super) async fn run(
     global: &Global,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = examine(&target, terminal).await;
     target.close().await;
     let examined = result?;

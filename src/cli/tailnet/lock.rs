@@ -81,7 +81,7 @@ pub(super) async fn run(
                 .hint("pass --yes to sign without being asked"),
         );
     }
-    let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+    let target = Target::open(global, &global.flags(), terminal).await?;
     let result = sign(&args.customer, &target, terminal).await;
     target.close().await;
     result

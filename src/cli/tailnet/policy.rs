@@ -29,7 +29,7 @@ pub(super) async fn run(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let customers = if args.customers.is_empty() {
-        let target = Target::open(global.sandbox, &global.flags(), terminal).await?;
+        let target = Target::open(global, &global.flags(), terminal).await?;
         let found = named_or_found(&[], &target, terminal).await;
         target.close().await;
         found?

@@ -7,8 +7,8 @@ use super::error::{ApiError, Service};
 use super::identity::{ACCOUNT, Caller};
 use super::policy::{self, Context, Verdict};
 use super::{MachineCommand, Region, Settings, State};
-use crate::sandbox::fault::Fault;
-use crate::sandbox::random;
+use crate::fault::Fault;
+use crate::random;
 
 /// What a handler works with.
 pub(crate) struct Call<'a> {

@@ -12,9 +12,9 @@ use super::query::Params;
 use super::signature::Authorization;
 use super::xml::Xml;
 use super::{Cloud, DEFAULT_REGION, ec2, iam, ssm, sts};
-use crate::sandbox::fault::Fault;
-use crate::sandbox::http::{Request, Response, header, json, response};
-use crate::sandbox::random;
+use crate::fault::Fault;
+use crate::http::{Request, Response, header, json, response};
+use crate::random;
 
 /// A bootstrap reads three parameters at the same time, and its `aws` tries each three times before it gives up.
 const HOST_CALLS_THROTTLED: u64 = 9;

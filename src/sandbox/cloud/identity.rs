@@ -9,11 +9,11 @@ use super::State;
 use super::error::{ApiError, Service};
 use super::policy::{Context, Document};
 use super::signature::{Authorization, same};
-use crate::sandbox::http::{Request, header};
-use crate::sandbox::random;
+use crate::http::{Request, header};
+use crate::random;
 
 /// The account of every sandbox: the one AWS's own documentation uses, which belongs to nobody.
-pub(crate) const ACCOUNT: &str = "123456789012";
+pub const ACCOUNT: &str = "123456789012";
 
 /// The operator's access key id: fixed, and visibly not a real one.
 pub(crate) const OPERATOR_ACCESS_KEY: &str = "AKIASANDBOXOPERATOR0";

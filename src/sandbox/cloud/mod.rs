@@ -32,14 +32,15 @@ use super::random;
 use call::Call;
 pub(crate) use ec2::{Down, HostCredentials, HostView, PUBLIC_IMAGES};
 pub(crate) use error::{ApiError, Service};
-pub(crate) use identity::{ACCOUNT, OPERATOR_ACCESS_KEY};
+pub use identity::ACCOUNT;
+pub(crate) use identity::OPERATOR_ACCESS_KEY;
 pub use ledger::RecordedCall;
 use policy::Document;
 pub(crate) use policy::Malformed;
 pub(crate) use signature::same;
 
 /// The region of the environment that the sandbox hands out; calls may be signed for any other.
-pub(crate) const DEFAULT_REGION: &str = "us-east-1";
+pub const DEFAULT_REGION: &str = "us-east-1";
 
 /// How long EC2 usually does not know a new instance profile.
 const DEFAULT_IAM_DELAY: Duration = Duration::from_millis(300);

@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use super::error::{ApiError, Service};
-use crate::customer::hex;
-use crate::sandbox::http::{Request, header};
+use crate::http::{Request, header};
+use crate::random::hexadecimal;
 
 /// Farthest a request's date may be from the service's clock, either way.
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -108,7 +108,7 @@ impl Authorization {
         let canonical = self.canonical_request(request);
         let text = format!(
             "AWS4-HMAC-SHA256\n{amz_date}\n{scope}\n{}",
-            hex(&Sha256::digest(canonical.as_bytes()))
+            hexadecimal(&Sha256::digest(canonical.as_bytes()))
         );
         let seconds = u64::try_from(time.as_second()).unwrap_or_default();
         let signed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -161,7 +161,7 @@ impl Authorization {
         text.push('\n');
         text.push_str(&self.signed_headers.join(";"));
         text.push('\n');
-        text.push_str(&hex(&Sha256::digest(request.body())));
+        text.push_str(&hexadecimal(&Sha256::digest(request.body())));
         text
     }
 }

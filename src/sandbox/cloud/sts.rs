@@ -27,6 +27,18 @@ pub(crate) fn handle(call: &mut Call, action: &str, params: &Params) -> Result<X
             })?;
             xml.text("DecodedMessage", message);
         }
+        // Roles here are for EC2 alone: their trust policies let no user in, and of a role that does not exist AWS says the same.
+        "AssumeRole" => {
+            let role = params.required("RoleArn")?;
+            params.required("RoleSessionName")?;
+            return Err(ApiError::new(
+                "AccessDenied",
+                format!(
+                    "User: {} is not authorized to perform: sts:AssumeRole on resource: {role}",
+                    call.caller.arn()
+                ),
+            ));
+        }
         _ => return Err(ApiError::unknown_action(Service::Sts, action)),
     }
     Ok(xml)

@@ -16,7 +16,7 @@ use aws_sdk_ec2::error::ProvideErrorMetadata;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::sandbox::http::{Options, Server};
+use crate::http::{Options, Server};
 
 /// A cloud that is served, with an operator's SDK configuration.
 pub(super) struct Running {

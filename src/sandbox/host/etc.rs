@@ -249,7 +249,7 @@ fn copy(from: &Path, to: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::host::HostConditions;
+    use crate::host::HostConditions;
 
     fn making() -> Making {
         Making {

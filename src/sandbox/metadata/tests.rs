@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::sandbox::cloud::trial::{self, Trial};
+use crate::cloud::trial::{self, Trial};
 
 const TOKEN: &str = "/latest/api/token";
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::conduct::Turn;
 use super::policy::{OPERATOR_TAG, Policy};
 use super::{AuthKeySpec, KEY_LIFETIME, State, Tailnet, check_tag};
-use crate::sandbox::cloud::same;
-use crate::sandbox::http::{Handler, Request, Response, header, json as respond, plain, response};
-use crate::sandbox::random;
+use crate::cloud::same;
+use crate::http::{Handler, Request, Response, header, json as respond, plain, response};
+use crate::random;
 
 /// Names that stand for this tailnet in a path.
 const NAMES: [&str; 2] = ["-", "m8trx.example"];

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{AuthKeySpec, Tailnet};
-use crate::sandbox::http::{Request, Response, json as respond, response};
+use crate::http::{Request, Response, json as respond, response};
 
 /// What every client of the sandbox may do unless told otherwise.
 const SCOPES: [&str; 3] = ["auth_keys", "policy_file", "devices:core"];

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{AuthKey, Device, State, Tailnet, USER, check_tag};
-use crate::sandbox::cloud::same;
-use crate::sandbox::fault::Fault;
-use crate::sandbox::http::Request;
-use crate::sandbox::random;
+use crate::cloud::same;
+use crate::fault::Fault;
+use crate::http::Request;
+use crate::random;
 
 /// What the API says of a device that Tailnet Lock shuts out.
 const LOCKED_OUT: &str =

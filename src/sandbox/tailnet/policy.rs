@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::check_tag;
 use super::hujson::standardize;
-use crate::customer::hex;
+use crate::random::hexadecimal;
 
 /// The tag of the operator's OAuth client.
 pub(super) const OPERATOR_TAG: &str = "tag:m8trx-operator";
@@ -124,7 +124,7 @@ impl Policy {
     }
 
     pub(super) fn etag(&self) -> String {
-        hex(&Sha256::digest(self.text.as_bytes()))
+        hexadecimal(&Sha256::digest(self.text.as_bytes()))
     }
 
     /// Whether a tag is defined.

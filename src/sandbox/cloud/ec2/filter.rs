@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{ApiError, Params};
-use crate::sandbox::cloud::policy::pattern::Pattern;
+use crate::cloud::policy::pattern::Pattern;
 
 /// One filter: a name, and values of which one must match.
 pub(super) struct Filter {

@@ -7,7 +7,7 @@ use super::{
     ACCOUNT, ApiError, Call, Context, Params, PowerState, Store, Xml, authorize, authorize_list,
     dry_run, filter, page, stable_id, tags, write_tags,
 };
-use crate::sandbox::random;
+use crate::random;
 
 /// A security group.
 #[derive(Debug, Clone)]

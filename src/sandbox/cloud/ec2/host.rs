@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::Store;
 use super::instance::{Instance, PowerState, StateReason};
 use super::metadata_options::MetadataOptions;
-use crate::sandbox::cloud::Cloud;
-use crate::sandbox::cloud::iam::ReadyProfile;
-use crate::sandbox::cloud::identity::RoleCredentials;
-use crate::sandbox::host::Console;
+use crate::cloud::Cloud;
+use crate::cloud::iam::ReadyProfile;
+use crate::cloud::identity::RoleCredentials;
+use crate::host::Console;
 
 /// An instance from within.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::types::Architecture;
 use super::{ApiError, Call, Params, Xml, authorize_list, filter, page, stable_id};
-use crate::sandbox::cloud::iso;
+use crate::cloud::iso;
 
 /// Canonical's account.
 const OWNER: &str = "099720109477";

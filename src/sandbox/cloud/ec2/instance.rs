@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::metadata_options::MetadataOptions;
 use super::{ApiError, Store};
-use crate::sandbox::cloud::iam::ReadyProfile;
-use crate::sandbox::host::Console;
+use crate::cloud::iam::ReadyProfile;
+use crate::host::Console;
 
 /// For this long after its launch the describing calls do not know an instance yet.
 const VISIBLE_AFTER: SignedDuration = SignedDuration::from_millis(150);

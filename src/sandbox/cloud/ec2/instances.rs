@@ -8,7 +8,7 @@ use super::{
     ACCOUNT, ApiError, Call, Params, Store, Xml, authorize, authorize_list, filter, groups, images,
     invalid, page, write_tags,
 };
-use crate::sandbox::cloud::iso;
+use crate::cloud::iso;
 
 /// Chooses the instances of a request: by id, or all that pass the filters.
 fn choose(call: &mut Call, params: &Params) -> Result<Vec<Instance>, ApiError> {

@@ -5,10 +5,10 @@ use http::StatusCode;
 use super::instance::{Instance, PowerState, Volume};
 use super::launch_input::{LaunchInput, ProfileReference};
 use super::{ApiError, Call, Context, Params, Store, Xml, dry_run, instances, network};
-use crate::sandbox::cloud::MachineCommand;
-use crate::sandbox::cloud::iam::{ProfileView, ReadyProfile, role_arn};
-use crate::sandbox::fault::Fault;
-use crate::sandbox::random;
+use crate::cloud::MachineCommand;
+use crate::cloud::iam::{ProfileView, ReadyProfile, role_arn};
+use crate::fault::Fault;
+use crate::random;
 
 /// A launch under a client token.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::instance::{PowerState, StateReason};
 use super::{ApiError, Call, Params, Xml, authorize, dry_run, instances};
-use crate::sandbox::cloud::MachineCommand;
+use crate::cloud::MachineCommand;
 
 fn ids(call: &mut Call, params: &Params, action: &str) -> Result<Vec<String>, ApiError> {
     let ids = params.list("InstanceId");

@@ -25,7 +25,7 @@ use super::identity::ACCOUNT;
 use super::policy::Context;
 use super::query::Params;
 use super::xml::Xml;
-use crate::customer::hex;
+use crate::random::hexadecimal;
 pub(crate) use host::{Down, HostCredentials, HostView};
 pub(crate) use images::PUBLIC_IMAGES;
 use instance::Instance;
@@ -93,7 +93,7 @@ impl Store {
 /// An id that is the same in every sandbox.
 fn stable_id(prefix: &str, region: &str, name: &str) -> String {
     let digest = Sha256::digest(format!("{prefix} {region} {name}").as_bytes());
-    format!("{prefix}-{}", &hex(&digest)[..17])
+    format!("{prefix}-{}", &hexadecimal(&digest)[..17])
 }
 
 /// Handles one call.

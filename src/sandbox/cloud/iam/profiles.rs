@@ -8,8 +8,8 @@ use super::{
     limit_exceeded, name, no_such_entity, page, path, profile_arn, role_arn, roles, tags,
     write_tags,
 };
-use crate::sandbox::cloud::iso;
-use crate::sandbox::random;
+use crate::cloud::iso;
+use crate::random;
 
 const MAX_PROFILE_NAME_LENGTH: usize = 128;
 

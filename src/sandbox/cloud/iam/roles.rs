@@ -7,8 +7,8 @@ use super::{
     delete_conflict, limit_exceeded, name, no_such_entity, page, path, role_arn, tags, validation,
     write_tags,
 };
-use crate::sandbox::cloud::iso;
-use crate::sandbox::random;
+use crate::cloud::iso;
+use crate::random;
 
 pub(super) const MAX_ROLE_NAME_LENGTH: usize = 64;
 const MAX_TRUST_POLICY_SIZE: usize = 2048;

@@ -2,7 +2,7 @@
 
 /// A text with `*` (anything) and `?` (one character).
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::sandbox::cloud) struct Pattern(Vec<Token>);
+pub(in crate::cloud) struct Pattern(Vec<Token>);
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Token {

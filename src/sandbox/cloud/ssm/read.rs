@@ -12,7 +12,7 @@ use super::{
     ApiError, Call, Context, DEFAULT_KEY, Kind, Parameter, Version, arn, epoch, not_found, page,
     page_size, public_parameters, validation, with_token,
 };
-use crate::sandbox::fault::Fault;
+use crate::fault::Fault;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]

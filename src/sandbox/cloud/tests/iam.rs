@@ -4,11 +4,11 @@ use aws_sdk_iam::types::Tag;
 use super::*;
 
 pub(super) const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-pub(in crate::sandbox::cloud) const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:GetParameter","Resource":["arn:aws:ssm:*:*:parameter/m8trx/brain-url","arn:aws:ssm:*:*:parameter/m8trx/${aws:PrincipalTag/Customer}/*"]}]}"#;
-pub(in crate::sandbox::cloud) const NAME: &str = "m8trx-cust_acme";
+pub(in crate::cloud) const POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ssm:GetParameter","Resource":["arn:aws:ssm:*:*:parameter/m8trx/brain-url","arn:aws:ssm:*:*:parameter/m8trx/${aws:PrincipalTag/Customer}/*"]}]}"#;
+pub(in crate::cloud) const NAME: &str = "m8trx-cust_acme";
 
 /// Role, policy and profile as onboarding makes them.
-pub(in crate::sandbox::cloud) async fn make_profile(client: &Client, policy: &str) {
+pub(in crate::cloud) async fn make_profile(client: &Client, policy: &str) {
     let tag = Tag::builder()
         .key("Customer")
         .value("cust_acme")

@@ -3,14 +3,14 @@ use aws_sdk_ssm::types::ParameterType;
 
 use super::iam::{NAME, POLICY, TRUST, make_profile};
 use super::*;
-use crate::sandbox::cloud::identity::RoleCredentials;
+use crate::cloud::identity::RoleCredentials;
 
 const REGION: &str = DEFAULT_REGION;
 
 /// Launches an instance under the profile and gives its id.
 async fn instance(running: &Running) -> String {
     let ec2 = aws_sdk_ec2::Client::new(&running.config);
-    let image = crate::sandbox::cloud::ec2::PUBLIC_IMAGES[0].id(REGION);
+    let image = crate::cloud::ec2::PUBLIC_IMAGES[0].id(REGION);
     let launched = ec2
         .run_instances()
         .image_id(image)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::{err, out};
-use crate::sandbox::host::systemd::journal::{self, Entry};
+use crate::host::systemd::journal::{self, Entry};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Options {

@@ -8,7 +8,7 @@ type Allowed = Vec<bool>;
 
 /// A calendar event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sandbox::host) struct Calendar {
+pub(in crate::host) struct Calendar {
     weekday: Allowed,
     year: Option<i16>,
     month: Allowed,

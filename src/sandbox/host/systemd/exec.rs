@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::protection::Protection;
 use super::unit::Unit;
-use crate::sandbox::host::namespace::drop_dangerous_capabilities;
+use crate::host::namespace::drop_dangerous_capabilities;
 
 /// The search path that systemd gives services and looks programs up in.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Where the host keeps it.
-pub(in crate::sandbox::host) const PATH: &str = "/var/log/journal/system.jsonl";
+pub(in crate::host) const PATH: &str = "/var/log/journal/system.jsonl";
 
 /// Syslog's priority of ordinary messages.
-pub(in crate::sandbox::host) const INFO: u8 = 6;
-pub(in crate::sandbox::host) const WARNING: u8 = 4;
-pub(in crate::sandbox::host) const NOTICE: u8 = 5;
+pub(in crate::host) const INFO: u8 = 6;
+pub(in crate::host) const WARNING: u8 = 4;
+pub(in crate::host) const NOTICE: u8 = 5;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::sandbox::host) struct Entry {
+pub(in crate::host) struct Entry {
     pub time: Timestamp,
     /// The unit it belongs to, if any.
     pub unit: Option<String>,
@@ -31,7 +31,7 @@ pub(in crate::sandbox::host) struct Entry {
 
 /// The journal while it is written.
 #[derive(Debug)]
-pub(in crate::sandbox::host) struct Journal(File);
+pub(in crate::host) struct Journal(File);
 
 impl Journal {
     pub fn open(path: &Path) -> io::Result<Journal> {
@@ -73,7 +73,7 @@ impl Journal {
 }
 
 /// All entries, the oldest first. A line that is still being written is left out.
-pub(in crate::sandbox::host) fn read(path: &Path) -> io::Result<Vec<Entry>> {
+pub(in crate::host) fn read(path: &Path) -> io::Result<Vec<Entry>> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
@@ -85,7 +85,7 @@ pub(in crate::sandbox::host) fn read(path: &Path) -> io::Result<Vec<Entry>> {
 }
 
 /// Splits syslog's `<3>` from the front of a line.
-pub(in crate::sandbox::host) fn split_priority(line: &str, default: u8) -> (u8, &str) {
+pub(in crate::host) fn split_priority(line: &str, default: u8) -> (u8, &str) {
     let split = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
     match split.and_then(|(number, rest)| Some((number.parse::<u8>().ok()?, rest))) {
         // Facility and priority in one number, as syslog writes them.

@@ -103,7 +103,7 @@ fn stamp(unit: &Unit) -> Vec<(PathBuf, Option<SystemTime>)> {
 
 /// The service manager of one host.
 #[derive(Debug)]
-pub(in crate::sandbox::host) struct Manager {
+pub(in crate::host) struct Manager {
     pub(super) units: BTreeMap<String, Loaded>,
     pub(super) jobs: BTreeMap<String, Job>,
     pub(super) waiters: Vec<Waiter>,

@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::unit::Unit;
-use crate::sandbox::host::mount::{Tree, make_read_only};
+use crate::host::mount::{Tree, make_read_only};
 
 /// Folders that a service may always write to under `ProtectSystem=strict`.
 const ALWAYS_WRITABLE: [&str; 2] = ["/dev", "/proc"];

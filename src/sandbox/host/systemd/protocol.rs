@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The socket, where systemd has its own.
-pub(in crate::sandbox::host) const SOCKET: &str = "/run/systemd/private";
+pub(in crate::host) const SOCKET: &str = "/run/systemd/private";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::sandbox::host) enum Verb {
+pub(in crate::host) enum Verb {
     Start,
     Stop,
     Restart,
@@ -19,7 +19,7 @@ pub(in crate::sandbox::host) enum Verb {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::sandbox::host) enum Request {
+pub(in crate::host) enum Request {
     /// `daemon-reload`.
     Reload,
     /// Start or stop units; the reply comes when the jobs are done, or at once with `no_block`.
@@ -37,7 +37,7 @@ pub(in crate::sandbox::host) enum Request {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::sandbox::host) enum Reply {
+pub(in crate::host) enum Reply {
     Done,
     Jobs(Vec<JobResult>),
     Units(Vec<UnitView>),
@@ -46,13 +46,13 @@ pub(in crate::sandbox::host) enum Reply {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::sandbox::host) struct JobResult {
+pub(in crate::host) struct JobResult {
     pub unit: String,
     pub outcome: Outcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::sandbox::host) enum Outcome {
+pub(in crate::host) enum Outcome {
     Done,
     /// The job was not even made: the text after `Failed to start x: `.
     Refused(String),
@@ -64,7 +64,7 @@ pub(in crate::sandbox::host) enum Outcome {
 
 /// What is known about one unit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::sandbox::host) struct UnitView {
+pub(in crate::host) struct UnitView {
     pub id: String,
     pub description: String,
     /// `loaded`, `not-found`, `masked` or `bad-setting`.
@@ -86,7 +86,7 @@ pub(in crate::sandbox::host) struct UnitView {
 }
 
 /// Asks process 1 and waits for the answer.
-pub(in crate::sandbox::host) fn ask(request: &Request) -> io::Result<Reply> {
+pub(in crate::host) fn ask(request: &Request) -> io::Result<Reply> {
     let mut stream = UnixStream::connect(SOCKET)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

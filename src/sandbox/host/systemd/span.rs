@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The span, `Duration::MAX` for `infinity`; `None` for what systemd refuses.
-pub(in crate::sandbox::host) fn parse(text: &str) -> Option<Duration> {
+pub(in crate::host) fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text == "infinity" {
         return Some(Duration::MAX);
@@ -45,7 +45,7 @@ fn unit(name: &str) -> Option<f64> {
 }
 
 /// A span as `systemctl` shows it, two units at most: `4min 12s`.
-pub(in crate::sandbox::host) fn show(span: Duration) -> String {
+pub(in crate::host) fn show(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours) = (seconds / 86_400, seconds % 86_400 / 3600);
     let (minutes, rest) = (seconds % 3600 / 60, seconds % 60);

@@ -12,7 +12,7 @@ use super::manager::{Active, Manager};
 use super::protocol::Outcome;
 use super::span;
 use super::unit::Unit;
-use crate::sandbox::host::init::boot_began;
+use crate::host::init::boot_began;
 
 const BASES: [&str; 6] = [
     "OnActiveSec",

@@ -8,7 +8,7 @@ use super::known;
 
 /// Where unit files are looked for, the strongest first. The machine's own `/usr/lib/systemd` is left out: its units belong to the
 /// operator's machine.
-pub(in crate::sandbox::host) const UNIT_FOLDERS: [&str; 3] = [
+pub(in crate::host) const UNIT_FOLDERS: [&str; 3] = [
     "/etc/systemd/system",
     "/run/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -49,7 +49,7 @@ struct Assignment {
 
 /// A loaded unit.
 #[derive(Debug, Clone, Default)]
-pub(in crate::sandbox::host) struct Unit {
+pub(in crate::host) struct Unit {
     /// The full name, such as `m8trx-brain-heartbeat.timer`.
     pub name: String,
     /// The unit file; none for a built-in unit.
@@ -63,7 +63,7 @@ pub(in crate::sandbox::host) struct Unit {
 
 /// Why a unit cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sandbox::host) enum LoadError {
+pub(in crate::host) enum LoadError {
     NotFound,
     Masked,
 }

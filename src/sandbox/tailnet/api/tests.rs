@@ -5,10 +5,11 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::customer::CustomerId;
-use crate::sandbox::http::{Options, Server};
-use crate::tailnet::keys::NewKey;
-use crate::tailnet::{self, TailnetError, TailnetSettings};
+use m8trx::customer::CustomerId;
+use m8trx::tailnet::keys::NewKey;
+use m8trx::tailnet::{self, TailnetError, TailnetSettings};
+
+use crate::http::{Options, Server};
 
 const TAG: &str = "tag:m8trx-cust-acme";
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::packages::{self, Package, Source};
 use super::{Marker, err, out};
-use crate::sandbox::host::AptFault;
+use crate::host::AptFault;
 use options::{Options, parse};
 
 const LISTS: &str = "/var/lib/apt/lists";

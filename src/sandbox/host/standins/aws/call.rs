@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::https::{NoAnswer, post};
 use super::{CONFIGURATION, Failure, OTHER, Options, REFUSED};
-use crate::sandbox::host::imds::Imds;
+use crate::host::imds::Imds;
 
 /// Two retries after the first try, as the CLI's standard mode has it.
 const RETRIES: u32 = 2;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::{err, out};
 use super::{Options, job};
-use crate::sandbox::host::systemd::protocol::{Request, Verb, ask};
-use crate::sandbox::host::systemd::unit::{LoadError, Unit};
+use crate::host::systemd::protocol::{Request, Verb, ask};
+use crate::host::systemd::unit::{LoadError, Unit};
 
 const ENABLED: &str = "/etc/systemd/system";
 
@@ -142,7 +142,7 @@ pub(super) fn mask(mask: bool, names: &[String]) -> io::Result<i32> {
 }
 
 /// Enables and starts the service of a package, as its maintainer script does.
-pub(in crate::sandbox::host::standins) fn enable_package_unit(name: &str) {
+pub(in crate::host::standins) fn enable_package_unit(name: &str) {
     if let Ok(unit) = Unit::load(name) {
         // A package is installed even where its service does not start; `systemctl status` shows it.
         let _ = make_links(&unit, true);

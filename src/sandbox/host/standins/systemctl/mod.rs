@@ -9,7 +9,7 @@ pub(super) use enable::enable_package_unit;
 
 use super::err;
 use super::out;
-use crate::sandbox::host::systemd::protocol::{JobResult, Outcome, Reply, Request, Verb, ask};
+use crate::host::systemd::protocol::{JobResult, Outcome, Reply, Request, Verb, ask};
 use enable::{disable, enable, is_enabled, mask};
 use show::{
     cat, is_active, is_system_running, list_timers, list_unit_files, list_units, show, status,

@@ -10,10 +10,10 @@ use jiff::tz::TimeZone;
 use super::super::{err, journalctl, out};
 use super::Options;
 use super::enable::file_state;
-use crate::sandbox::host::systemd::journal;
-use crate::sandbox::host::systemd::protocol::{Reply, Request, UnitView, ask};
-use crate::sandbox::host::systemd::span;
-use crate::sandbox::host::systemd::unit::Unit;
+use crate::host::systemd::journal;
+use crate::host::systemd::protocol::{Reply, Request, UnitView, ask};
+use crate::host::systemd::span;
+use crate::host::systemd::unit::Unit;
 
 fn views(names: Vec<String>) -> io::Result<Vec<UnitView>> {
     match ask(&Request::Units(names))? {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sandbox::host::systemd::span;
+use crate::host::systemd::span;
 
 /// Flags of `up` and `set`: a name, and whether it takes a value.
 const FLAGS: [(&str, bool); 27] = [

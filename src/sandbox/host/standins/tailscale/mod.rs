@@ -232,7 +232,8 @@ fn status(arguments: &[String]) -> i32 {
             .as_ref()
             .map(|membership| vec![membership.ip.clone()]);
         let status = json!({"Version": VERSION, "BackendState": state, "HaveNodeKey": membership.is_some(),
-                            "TailscaleIPs": ips, "Self": this, "Health": [], "Peer": {}});
+                            "TailscaleIPs": ips, "Self": this, "Health": [], "Peer": {},
+                            "MagicDNSSuffix": "tail8trx.ts.net"});
         out(format!("{status:#}"));
         return 0;
     }

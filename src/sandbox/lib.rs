@@ -10,6 +10,7 @@
 
 mod brain;
 mod cloud;
+mod customer;
 mod fault;
 mod fleet;
 pub mod host;
@@ -29,7 +30,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use brain::Brain;
 use cloud::Cloud;
-pub use cloud::RecordedCall;
+pub use cloud::{ACCOUNT, DEFAULT_REGION, RecordedCall};
 pub use fault::{Fault, UnknownFault};
 pub use fleet::{NotSettled, SettledCustomer};
 use host::HostError;
