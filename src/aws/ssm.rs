@@ -128,7 +128,7 @@ impl Aws {
             + aws_sdk_ssm::operation::RequestId
             + std::error::Error
             + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         AwsError::from_sdk("ssm", operation, &self.region, error)
     }

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
-use crate::brain::{Brain, BrainUrl, Heartbeat};
+use crate::brain::{Brain, BrainUrl, Heartbeat, mint};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, Step, StepError};
@@ -107,7 +107,7 @@ impl Mint {
     /// In a few words, for the plan.
     pub fn describe(&self) -> String {
         match self {
-            Self::Command(words) => format!("with `{}`", shell_words::join(words)),
+            Self::Command(words) => format!("with `{}`", mint::shown(words)),
             Self::Api(_) => "by POST /v1/keys".to_owned(),
             Self::Given(_) => "given".to_owned(),
         }
