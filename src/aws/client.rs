@@ -113,6 +113,9 @@ pub enum ConnectError {
     /// Neither flag, environment, file nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
+    /// TLS has nothing to check AWS's certificate with.
+    #[error("this machine has no root certificates, so nobody can tell AWS from an impostor")]
+    NoRootCertificates,
     /// There are no credentials, or none that can be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsFailure),
@@ -164,6 +167,13 @@ impl ConnectError {
 impl Aws {
     /// Loads configuration and credentials and asks STS who they are.
     pub async fn connect(settings: &AwsSettings) -> Result<Self, ConnectError> {
+        let needs_tls = settings
+            .endpoint_url
+            .as_ref()
+            .is_none_or(|url| url.scheme() == "https");
+        if needs_tls && !crate::http_client::has_root_certificates() {
+            return Err(ConnectError::NoRootCertificates);
+        }
         let config = load(settings).await?;
         let region = config
             .region()

@@ -10,6 +10,7 @@ use crate::aws::ssm::Parameter;
 use crate::brain::client::KeyCheck;
 use crate::inventory::Item;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
 use crate::steps::brain_key::revoke_key;
@@ -26,8 +27,8 @@ pub(super) enum Gone {
 impl Step for Gone {
     fn name(&self) -> &'static str {
         match self {
-            Self::BrainKey(_) => "brain-key",
-            Self::AuthKey(_) => "tailscale-auth-key",
+            Self::BrainKey(_) => Resource::BrainKey.name(),
+            Self::AuthKey(_) => Resource::TailscaleAuthKey.name(),
             Self::OtherParameters(_) => "other-parameters",
         }
     }

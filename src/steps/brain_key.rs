@@ -12,6 +12,7 @@ use crate::brain::BrainError;
 use crate::brain::client::{KeyCheck, ListedKey, MintedKey};
 use crate::brain::mint;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// The tag of the parameter that keeps the brain's own id of the key, to revoke it by.
@@ -390,7 +391,7 @@ pub async fn clear_leftovers(
 #[async_trait]
 impl Step for BrainKeyParameter {
     fn name(&self) -> &'static str {
-        "brain-key"
+        Resource::BrainKey.name()
     }
 
     fn describe(&self) -> String {
