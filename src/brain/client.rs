@@ -9,25 +9,18 @@ use serde::Deserialize;
 use super::{BrainError, BrainUrl, Heartbeat, ToolCall};
 use crate::customer::CustomerId;
 use crate::http_client;
-use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
+use crate::secret::{BrainKey, mask};
 
 /// Longest part of a brain's error text that is shown.
 const MAX_MESSAGE_LENGTH: usize = 300;
 /// Longer than any answer to a question that is asked here.
 const MAX_ANSWER_LENGTH: usize = 8 * 1024 * 1024;
 
-/// Everything but RFC 3986's unreserved characters: a server need not take `%5F` for `_`.
-const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
 /// A client of one brain.
 #[derive(Debug, Clone)]
 pub struct Brain {
     http: reqwest::Client,
-    url: BrainUrl,
+    pub(super) url: BrainUrl,
 }
 
 /// What the brain says to a key.
@@ -39,35 +32,6 @@ pub enum KeyCheck {
     Refused,
     /// This brain has no route on which a key could be tried without sending an event.
     CannotBeAsked,
-}
-
-/// A key as a brain lists it, that lists keys at all.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ListedKey {
-    /// What the brain calls it; to revoke it by.
-    pub id: String,
-    /// What it was minted for.
-    #[serde(default)]
-    pub label: String,
-    /// Whose it is.
-    pub customer_id: String,
-    /// When it was minted, by the brain's clock.
-    #[serde(default)]
-    pub created_at: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct ListedKeys {
-    keys: Vec<ListedKey>,
-}
-
-/// A key the brain minted.
-#[derive(Debug, Clone)]
-pub struct MintedKey {
-    /// The key itself.
-    pub key: BrainKey,
-    /// What the brain calls it, where it says; to revoke it by.
-    pub id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,12 +64,6 @@ impl EventRecord {
 /// How long the brain is given to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-#[derive(Deserialize)]
-struct MintAnswer {
-    key: String,
-    id: Option<String>,
-}
-
 impl Brain {
     /// A client for the brain at `url`. Nothing is sent yet.
     pub fn new(url: BrainUrl) -> Self {
@@ -120,7 +78,11 @@ impl Brain {
         &self.url
     }
 
-    fn unexpected(&self, request: &'static str, error: &serde_json::Error) -> BrainError {
+    pub(super) fn unexpected(
+        &self,
+        request: &'static str,
+        error: &serde_json::Error,
+    ) -> BrainError {
         BrainError::Unexpected {
             url: self.url.to_string(),
             request,
@@ -156,7 +118,7 @@ impl Brain {
     }
 
     /// Reads an answer, as far as it may be.
-    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, BrainError> {
+    pub(super) async fn body(&self, mut answer: Response) -> Result<Vec<u8>, BrainError> {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(e))? {
             if body.len() + chunk.len() > MAX_ANSWER_LENGTH {
@@ -185,7 +147,7 @@ impl Brain {
         Ok(answer)
     }
 
-    async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
+    pub(super) async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
         let status = answer.status().as_u16();
         let message = self.body(answer).await.unwrap_or_default();
         let message = serde_json::from_slice::<serde_json::Value>(&message)
@@ -351,126 +313,6 @@ impl Brain {
             }
             _ => Err(self.status_error("GET /v1/events", answer).await),
         }
-    }
-
-    /// Mints a key for a customer with the admin token. Sent once: where its answer is lost, a key may have been minted
-    /// that nobody knows, and only its label tells of it.
-    pub async fn mint_key(
-        &self,
-        customer: &CustomerId,
-        label: &str,
-        admin_token: &SecretString,
-    ) -> Result<MintedKey, BrainError> {
-        match self.post_key(customer, label, admin_token).await {
-            Err(cause) if may_have_been_minted(&cause) => Err(BrainError::KeyLost {
-                label: label.to_owned(),
-                cause: Box::new(cause),
-            }),
-            other => other,
-        }
-    }
-
-    async fn post_key(
-        &self,
-        customer: &CustomerId,
-        label: &str,
-        admin_token: &SecretString,
-    ) -> Result<MintedKey, BrainError> {
-        const REQUEST: &str = "POST /v1/keys";
-        let body = serde_json::json!({ "customer_id": customer.as_str(), "label": label });
-        let bearer = Some(admin_token.expose_secret());
-        let answer = self
-            .send(Method::POST, "/v1/keys", bearer, &[], Some(body))
-            .await?;
-        match answer.status() {
-            status if status.is_success() => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.no_admin()),
-            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
-                return Err(BrainError::NoKeysRoute {
-                    url: self.url.to_string(),
-                    status: status.as_u16(),
-                });
-            }
-            _ => return Err(self.status_error(REQUEST, answer).await),
-        }
-        let body = self.body(answer).await?;
-        let minted: MintAnswer =
-            serde_json::from_slice(&body).map_err(|e| self.unexpected(REQUEST, &e))?;
-        Ok(MintedKey {
-            key: BrainKey::parse(&minted.key).map_err(|e| BrainError::Unexpected {
-                url: self.url.to_string(),
-                request: REQUEST,
-                reason: e.to_string(),
-            })?,
-            id: minted.id,
-        })
-    }
-
-    fn no_admin(&self) -> BrainError {
-        BrainError::Refused {
-            url: self.url.to_string(),
-            what: "admin token".to_owned(),
-        }
-    }
-
-    /// A customer's valid keys; `None` where the brain has no route to list them.
-    pub async fn keys(
-        &self,
-        customer: &CustomerId,
-        admin_token: &SecretString,
-    ) -> Result<Option<Vec<ListedKey>>, BrainError> {
-        const REQUEST: &str = "GET /v1/keys";
-        let query = [("customer_id", customer.to_string())];
-        let bearer = Some(admin_token.expose_secret());
-        let answer = self
-            .send(Method::GET, "/v1/keys", bearer, &query, None)
-            .await?;
-        match answer.status() {
-            status if status.is_success() => {}
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.no_admin()),
-            _ => return Err(self.status_error(REQUEST, answer).await),
-        }
-        let body = self.body(answer).await?;
-        let listed: ListedKeys =
-            serde_json::from_slice(&body).map_err(|e| self.unexpected(REQUEST, &e))?;
-        let mut keys = listed.keys;
-        // Whatever the brain makes of the question.
-        keys.retain(|key| key.customer_id == customer.as_str());
-        Ok(Some(keys))
-    }
-
-    /// Asks the brain to revoke a key by its id; `false` when it does not know it or has no route to revoke. What it
-    /// answers is its word only: whether the key is refused shows when it is tried.
-    pub async fn revoke_key(
-        &self,
-        id: &str,
-        admin_token: &SecretString,
-    ) -> Result<bool, BrainError> {
-        let path = format!(
-            "/v1/keys/{}",
-            percent_encoding::utf8_percent_encode(id, RESERVED)
-        );
-        let bearer = Some(admin_token.expose_secret());
-        let answer = self.send(Method::DELETE, &path, bearer, &[], None).await?;
-        match answer.status() {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.no_admin()),
-            _ => Err(self.status_error("DELETE /v1/keys/{id}", answer).await),
-        }
-    }
-}
-
-/// Whether an error leaves it open that the key was minted.
-fn may_have_been_minted(error: &BrainError) -> bool {
-    match error {
-        BrainError::Unreachable { sent, .. } => *sent,
-        BrainError::Status { status, .. } => *status >= 500,
-        BrainError::Unexpected { .. } | BrainError::Page { .. } | BrainError::TooLong { .. } => {
-            true
-        }
-        _ => false,
     }
 }
 

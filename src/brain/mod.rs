@@ -5,6 +5,7 @@ pub mod client;
 pub mod database;
 pub mod error;
 pub mod events;
+pub mod keys;
 pub mod mint;
 pub mod summary;
 pub mod url;

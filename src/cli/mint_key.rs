@@ -15,7 +15,8 @@ use crate::config::Flags;
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
 use crate::steps::Context;
-use crate::steps::brain_key::{BrainKeyParameter, discard_key, mint_key};
+use crate::steps::brain_key::BrainKeyParameter;
+use crate::steps::minted_key::{discard_key, mint_key};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 

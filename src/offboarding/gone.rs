@@ -13,7 +13,7 @@ use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
-use crate::steps::brain_key::revoke_key;
+use crate::steps::minted_key::revoke_key;
 use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
 
 /// What an offboarding takes away otherwise than undoing the step that makes it.

@@ -19,7 +19,7 @@ use crate::resource::Resource;
 use crate::rotation::brain_key::key_ids;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::steps::Context;
-use crate::steps::brain_key::labelled_keys;
+use crate::steps::minted_key::labelled_keys;
 use crate::steps::tailnet_membership::{devices_to_remove, minted_keys};
 use crate::tailnet::Tailnet;
 use crate::tailnet::policy::change::ChangeError;

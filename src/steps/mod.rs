@@ -9,6 +9,7 @@ pub mod hosts_follow;
 pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
+pub mod minted_key;
 pub mod security_group;
 pub mod stored_parameter;
 pub mod tailnet_membership;

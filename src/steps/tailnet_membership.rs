@@ -1,7 +1,7 @@
 //! What in the tailnet belongs to a customer: keys that were minted for it, and devices.
 
 use super::Context;
-use super::brain_key::MINTING_TAKES_AT_MOST;
+use super::minted_key::MINTING_TAKES_AT_MOST;
 use crate::aws::ec2::Instance;
 use crate::plan::{StepError, StepRun};
 use crate::tailnet::devices::Device;

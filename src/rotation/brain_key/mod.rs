@@ -21,7 +21,8 @@ use crate::customer::CustomerId;
 use crate::plan::{InvalidPlan, Plan, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
-use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, MINTED_TAG, minted_id, revoke_key};
+use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, MINTED_TAG, minted_id};
+use crate::steps::minted_key::revoke_key;
 
 /// The tag that says which key is to come, by its fingerprint, and which version holds the one before.
 const ROTATION_TAG: &str = "BrainKeyRotation";

@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use super::{After, Before, NEW_ID_TAG, OLD_ID_TAG, Pending, ROTATION_TAG, Rotation};
 use crate::aws::ssm::{Kind, Parameter, PutError};
 use crate::brain::BrainError;
-use crate::brain::client::{KeyCheck, MintedKey};
+use crate::brain::client::KeyCheck;
 use crate::brain::events::HEARTBEAT;
+use crate::brain::keys::MintedKey;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Mint;
-use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, discard_key, mint_key, not_stored, revoke_key};
+use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::minted_key::{discard_key, mint_key, not_stored, revoke_key};
 
 /// The parameter holds a new key that the brain takes; the one before is known.
 pub struct NewBrainKey(pub Arc<Rotation>);

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use super::{OLD_ID_TAG, Revoked, Rotation, is_under_way};
 use crate::brain::client::KeyCheck;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
-use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, clear_leftovers, revoke_key};
+use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::minted_key::{clear_leftovers, revoke_key};
 
 /// The old key is revoked, where that can be done from here.
 pub struct OldBrainKey(pub Arc<Rotation>);
