@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod customer;
 pub mod diagnosis;
+pub mod home;
 mod http_client;
 pub mod inventory;
 pub mod offboarding;

@@ -114,7 +114,11 @@ async fn mint(args: &MintKeyArgs, target: &Target, terminal: &Terminal) -> Resul
         )
         .hint("pass --mint-command 'node bin/mint-key.js', or set M8TRX_BRAIN_ADMIN_TOKEN_FILE or `brain.admin_token_file`"));
     }
-    let aws = target.aws(terminal).await?;
+    let aws = if args.store {
+        target.aws_of(customer, terminal).await?
+    } else {
+        target.aws(terminal).await?
+    };
     let label = args.label.clone().unwrap_or_else(|| match args.store {
         // A key that is stored may be revoked later by its label; one that was handed out may not.
         true => format!("m8trx mint-key --store {customer}"),

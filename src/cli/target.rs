@@ -9,6 +9,8 @@ use super::Global;
 use crate::aws::client::ConnectError;
 use crate::aws::{Aws, AwsError};
 use crate::config::{ConfigError, Flags, Settings};
+use crate::customer::CustomerId;
+use crate::home::{self, HomeError};
 use crate::tailnet::TailnetError;
 use crate::tailnet::lock::LockError;
 use crate::terminal::Terminal;
@@ -113,6 +115,13 @@ impl Target {
         Ok(aws)
     }
 
+    /// [`Self::aws`] for a command that changes something of a customer: refused where the customer lives elsewhere.
+    pub async fn aws_of(&self, customer: &CustomerId, terminal: &Terminal) -> Result<Aws, Failure> {
+        let aws = self.aws(terminal).await?;
+        home::check(&aws, customer).await?;
+        Ok(aws)
+    }
+
     /// Ends the sandbox, if there is one, and everything in it.
     pub async fn close(self) {
         #[cfg(target_os = "linux")]
@@ -156,6 +165,16 @@ impl From<ConfigError> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Elsewhere(error) => Self::new(Kind::Precondition, &error).hint(error.hint()),
+            HomeError::Aws(error) => Self::from(error)
+                .within("where the customer lives could not be looked up; nothing was changed"),
+        }
     }
 }
 
