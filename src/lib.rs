@@ -9,6 +9,7 @@ pub mod brain;
 mod child;
 pub mod cli;
 pub mod config;
+pub mod console_text;
 pub mod customer;
 pub mod diagnosis;
 pub mod home;
