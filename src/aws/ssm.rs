@@ -79,6 +79,9 @@ pub enum PutError {
     /// It failed, and reading the parameter shows that nothing of it is stored.
     #[error(transparent)]
     NotStored(AwsError),
+    /// It is stored, and its tags could not be set.
+    #[error(transparent)]
+    Untagged(AwsError),
     /// Its answer was lost, and the parameter could not be read: it may be stored.
     #[error("{0}; whether it is stored could not be looked up")]
     Unknown(AwsError),
@@ -97,7 +100,7 @@ pub enum PutError {
 impl PutError {
     /// Whether what was to be stored is surely not what stands there now: only then may it be undone.
     pub fn is_not_there(&self) -> bool {
-        !matches!(self, Self::Unknown(_))
+        !matches!(self, Self::Unknown(_) | Self::Untagged(_))
     }
 }
 
@@ -274,7 +277,7 @@ impl Aws {
             // The value is stored: whoever undoes it now undoes what hosts read.
             self.tag_parameter(name, tags)
                 .await
-                .map_err(PutError::Unknown)?;
+                .map_err(PutError::Untagged)?;
         }
         Ok(found)
     }

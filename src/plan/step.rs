@@ -246,7 +246,7 @@ pub enum StepError {
 impl From<PutError> for StepError {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::NotStored(error) => Self::Aws(error),
+            PutError::NotStored(error) | PutError::Untagged(error) => Self::Aws(error),
             unclear => Self::Precondition {
                 problem: unclear.to_string(),
                 hint: "run the same command again: it looks what is stored, and goes on from there"

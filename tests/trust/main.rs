@@ -14,6 +14,9 @@ mod common;
 #[path = "../behaviour/fleet.rs"]
 mod fleet;
 mod proxy;
+#[allow(dead_code)]
+#[path = "../behaviour/settled.rs"]
+mod settled;
 mod world;
 
 use std::sync::Mutex;
