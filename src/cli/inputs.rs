@@ -5,13 +5,15 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::aws::Aws;
+use crate::brain::client::KeyCheck;
 use crate::brain::mint::DEFAULT_MINT_COMMAND;
 use crate::brain::{Brain, BrainError, BrainUrl};
 use crate::config::Settings;
-use crate::customer::BRAIN_URL_PARAMETER;
+use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::Observation;
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
+use crate::secret_file;
 use crate::steps::{Context, Mint};
 use crate::tailnet::keys::how_to_make_a_key;
 use crate::terminal::Terminal;
@@ -91,6 +93,15 @@ pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failu
         )
     };
     let mut text = String::new();
+    if file != Path::new("-")
+        && let Err(problem @ secret_file::Problem::Open(_)) = secret_file::check(file)
+    {
+        return Err(Failure::words(
+            Kind::Precondition,
+            format!("the file {} with the {what} {problem}", file.display()),
+        )
+        .hint(secret_file::remedy(file)));
+    }
     if file == Path::new("-") {
         std::io::stdin().take(MOST).read_to_string(&mut text)
     } else {
@@ -188,6 +199,37 @@ pub(super) fn unusable_brain(error: BrainError) -> Failure {
     Failure::new(Kind::Precondition, &error).maybe_hint(error.hint())
 }
 
+/// Refuses a brain key that was made elsewhere and is no good for this customer, before anything is changed.
+pub(super) async fn check_brain_key(
+    brain: &Brain,
+    customer: &CustomerId,
+    key: &BrainKey,
+) -> Result<(), Failure> {
+    let refused = |what: String| {
+        Err(Failure::words(
+            Kind::Precondition,
+            format!("{what}; nothing was changed"),
+        )
+        .hint(format!(
+            "mint one for {customer} where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
+        )))
+    };
+    match brain.check_key(key).await.map_err(unusable_brain)? {
+        KeyCheck::Refused => refused(format!(
+            "the brain at {} refuses the brain key that was given",
+            brain.url()
+        )),
+        KeyCheck::CannotBeAsked => Ok(()),
+        // A key sees its own customer's events; without any, the first heartbeat must show it.
+        KeyCheck::Accepted => match brain.customer_of(key).await.map_err(unusable_brain)? {
+            Some(other) if other != customer.as_str() => refused(format!(
+                "the brain key that was given is of {other}, not of {customer}"
+            )),
+            _ => Ok(()),
+        },
+    }
+}
+
 /// Asks for a brain key where one is needed and nothing can mint it.
 pub(super) async fn ask_for_brain_key(
     context: &mut Context,
@@ -208,9 +250,19 @@ pub(super) async fn ask_for_brain_key(
         "{customer} needs a brain key. Where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
     ));
     let check = |text: &str| BrainKey::parse(text).map(drop).map_err(|e| e.to_string());
-    if let Some(text) = terminal.secret("Brain key (hidden)", false, check).await? {
+    while let Some(text) = terminal.secret("Brain key (hidden)", false, check).await? {
         let key = BrainKey::parse(&text).map_err(|e| Failure::new(Kind::Precondition, &e))?;
-        context.mint = Some(Mint::Given(key));
+        match check_brain_key(&context.brain, customer, &key).await {
+            Ok(()) => {
+                context.mint = Some(Mint::Given(key));
+                break;
+            }
+            // Another one can be given.
+            Err(failure) if failure.kind == Kind::Precondition => {
+                terminal.warn(failure.causes.join(": "));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(())
 }

@@ -97,6 +97,14 @@ impl Session {
         self.screen.write_all(text.as_bytes()).unwrap();
     }
 
+    /// As [`Self::end`], and looks at what the command left in its home.
+    pub fn end_in_home<T>(self, look: impl FnOnce(&std::path::Path) -> T) -> (T, i32, String) {
+        let mut this = self;
+        let home = std::mem::replace(&mut this._surroundings, Surroundings::new());
+        let (code, seen) = this.end();
+        (look(home.home.path()), code, seen)
+    }
+
     /// Reads the rest, to the exit code and everything that was shown.
     pub fn end(mut self) -> (i32, String) {
         let mut buffer = [0; 4096];
