@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{BrainError, BrainUrl, Heartbeat, ToolCall};
 use crate::customer::CustomerId;
 use crate::http_client;
-use crate::secret::{BrainKey, mask};
+use crate::secret::{BrainKey, ExposeSecret as _, SecretString, mask};
 
 /// Longest part of a brain's error text that is shown.
 const MAX_MESSAGE_LENGTH: usize = 300;
