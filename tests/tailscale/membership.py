@@ -123,10 +123,12 @@ class Story:
         self.reports_again("stopped, removed and started")
 
 
-def told(checks, world, user_data, parts):
-    """The story of one host."""
-    with Host(world, CUSTOMER, user_data, world.network.make_key([TAG], reusable=True)) as host:
-        host.boot()
+def told(checks, world, user_data, customer, parts):
+    """The story of one host; a customer of its own, since the worlds share their parameters."""
+    with Host(world, customer, user_data, world.network.make_key([tag_of(customer)], reusable=True)) as host:
+        log = host.boot()
+        if not checks.check(f"stays a member: {customer}: the bootstrap completes", log.endswith(f"complete for {customer}\n"), log[-2000:]):
+            return
         story = Story(checks, world.network, host)
         host.shell(HURRY)
         for part in parts(story):
@@ -137,11 +139,11 @@ def told(checks, world, user_data, parts):
 
 def removed(checks, world, user_data):
     """A host whose node is removed, in every way: it joins again."""
-    told(checks, world, user_data, lambda story: (story.removal, story.spent_then_rotated, story.two_at_once, story.stopped_host))
+    told(checks, world, user_data, CUSTOMER, lambda story: (story.removal, story.spent_then_rotated, story.two_at_once, story.stopped_host))
 
 
 def undisturbed(checks, world, user_data):
     """A host that needs no join, whatever happens around it."""
-    told(checks, world, user_data, lambda story: (
+    told(checks, world, user_data, "cust_other", lambda story: (
         lambda: story.no_join("outage", story.outage), lambda: story.no_join("control server away", story.control_away),
         lambda: story.no_join("daemon stopped", story.daemon_stopped)))
