@@ -24,6 +24,7 @@ use url::Url;
 
 use super::AwsError;
 use super::credentials::{self, AskedOnce, CredentialsFailure, ProfileChoice, ProfileOrigin};
+use super::not_aws::{RefusePages, RepeatBroken};
 use crate::secret::{ExposeSecret, SecretString};
 
 /// How AWS is reached. What is `None` is left to the SDK's own chain of environment and profile.
@@ -112,6 +113,9 @@ pub enum ConnectError {
     /// Neither flag, environment, file nor profile names a region.
     #[error("no AWS region is set")]
     NoRegion,
+    /// TLS has nothing to check AWS's certificate with.
+    #[error("this machine has no root certificates, so nobody can tell AWS from an impostor")]
+    NoRootCertificates,
     /// There are no credentials, or none that can be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsFailure),
@@ -146,6 +150,7 @@ impl ConnectError {
                 Some("pass --region, or set AWS_REGION, or a region in the AWS profile; `m8trx init` asks for everything and writes it down; to try it without an account: m8trx onboard cust_acme --sandbox".to_owned())
             }
             Self::Credentials(failure) => Some(failure.hint()),
+            Self::NoRootCertificates => Some(crate::http_client::NO_ROOT_CERTIFICATES.to_owned()),
             Self::Identity(cause) => cause.hint(),
             Self::OtherAccount { expected, .. } => Some(format!(
                 "sign in to {}, for example with --profile NAME; another account is another configuration file (--config)",
@@ -162,6 +167,13 @@ impl ConnectError {
 impl Aws {
     /// Loads configuration and credentials and asks STS who they are.
     pub async fn connect(settings: &AwsSettings) -> Result<Self, ConnectError> {
+        let needs_tls = settings
+            .endpoint_url
+            .as_ref()
+            .is_none_or(|url| url.scheme() == "https");
+        if needs_tls && !crate::http_client::has_root_certificates() {
+            return Err(ConnectError::NoRootCertificates);
+        }
         let config = load(settings).await?;
         let region = config
             .region()
@@ -170,6 +182,8 @@ impl Aws {
         let sts = aws_sdk_sts::Client::from_conf(
             aws_sdk_sts::config::Builder::from(&config)
                 .interceptor(TellCalls)
+                .interceptor(RefusePages)
+                .retry_classifier(RepeatBroken)
                 .build(),
         );
         let identity = sts
@@ -204,16 +218,22 @@ impl Aws {
             ssm: aws_sdk_ssm::Client::from_conf(
                 aws_sdk_ssm::config::Builder::from(&config)
                     .interceptor(TellCalls)
+                    .interceptor(RefusePages)
+                    .retry_classifier(RepeatBroken)
                     .build(),
             ),
             iam: aws_sdk_iam::Client::from_conf(
                 aws_sdk_iam::config::Builder::from(&config)
                     .interceptor(TellCalls)
+                    .interceptor(RefusePages)
+                    .retry_classifier(RepeatBroken)
                     .build(),
             ),
             ec2: aws_sdk_ec2::Client::from_conf(
                 aws_sdk_ec2::config::Builder::from(&config)
                     .interceptor(TellCalls)
+                    .interceptor(RefusePages)
+                    .retry_classifier(RepeatBroken)
                     .build(),
             ),
             account,
@@ -338,9 +358,15 @@ fn http_client(endpoint: Option<&Url>) -> SharedHttpClient {
     } else {
         ProxyConfig::from_env()
     };
+    // Without root certificates TLS cannot even be set up, and an endpoint without TLS needs none.
+    let plain = endpoint.is_some_and(|url| url.scheme() == "http")
+        && !crate::http_client::has_root_certificates();
     Builder::new().build_with_connector_fn(move |settings, _components| {
         let mut builder = Connector::builder().proxy_config(proxies.clone());
         builder.set_connector_settings(settings.cloned());
+        if plain {
+            return builder.build_http();
+        }
         builder
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::Ring,

@@ -139,7 +139,7 @@ impl Aws {
     pub(super) fn ec2_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
         E: ProvideErrorMetadata + aws_sdk_ec2::operation::RequestId + std::error::Error + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         AwsError::from_sdk("ec2", operation, &self.region, error)
     }

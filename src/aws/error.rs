@@ -3,8 +3,12 @@
 use std::error::Error as StdError;
 
 use aws_sdk_sts::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use jiff::{SignedDuration, Timestamp};
+
+use super::not_aws;
 
 /// A call to AWS that did not succeed, with what a reader needs to act on it and nothing of the raw answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,6 +38,16 @@ pub enum AwsFailure {
         message: String,
         /// For a support case.
         request_id: Option<String>,
+        /// How far this machine's clock is ahead of the answer's, where the answer says when it was given.
+        clock_ahead: Option<SignedDuration>,
+    },
+    /// Something answered that is not AWS: a proxy, a captive portal, a web server.
+    #[error("something that is not AWS answered (HTTP {status}, {kind})")]
+    NotAws {
+        /// The HTTP status.
+        status: u16,
+        /// The content type, or that there is none.
+        kind: String,
     },
     /// No credentials were found, or they could not be loaded.
     #[error("no usable credentials: {0}")]
@@ -59,17 +73,10 @@ impl AwsError {
     ) -> Self
     where
         E: ProvideErrorMetadata + RequestId + StdError + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         let failure = match &error {
-            SdkError::ServiceError(context) => {
-                let answered = context.err();
-                AwsFailure::Answered {
-                    code: answered.code().unwrap_or("Unknown").to_owned(),
-                    message: answered.message().unwrap_or("no message").trim().to_owned(),
-                    request_id: answered.request_id().map(str::to_owned),
-                }
-            }
+            SdkError::ServiceError(context) => answered(context.err(), raw(context.raw())),
             SdkError::TimeoutError(_) => AwsFailure::Timeout(chain(&error)),
             SdkError::DispatchFailure(dispatch) => {
                 let text = chain(&error);
@@ -83,6 +90,9 @@ impl AwsError {
             }
             SdkError::ConstructionFailure(_) => of_text(chain(&error)),
             // The raw response may hold a decrypted parameter: only its kind is told.
+            SdkError::ResponseError(_) => AwsFailure::Unexpected(
+                "it broke off, or is not in the form this service documents".to_owned(),
+            ),
             _ => AwsFailure::Unexpected("it is not in the form this service documents".to_owned()),
         };
         Self {
@@ -142,8 +152,17 @@ impl AwsError {
 
     /// What the operator can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
-        let AwsFailure::Answered { code, message, .. } = &*self.failure else {
+        let AwsFailure::Answered {
+            code,
+            message,
+            clock_ahead,
+            ..
+        } = &*self.failure
+        else {
             return Some(match &*self.failure {
+                AwsFailure::NotAws { .. } => {
+                    "a proxy or a sign-in page stands between, or the endpoint URL points elsewhere: check HTTPS_PROXY, the network and --endpoint-url (AWS_ENDPOINT_URL), then run the same command again"
+                }
                 AwsFailure::Credentials(_) => {
                     "sign in (`aws sso login --profile NAME`) and pass --profile NAME, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 }
@@ -154,6 +173,9 @@ impl AwsError {
             }
             .to_owned());
         };
+        if is_about_time(code, message, *clock_ahead) {
+            return Some(clock_hint(*clock_ahead));
+        }
         Some(match code.as_str() {
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
                 self.missing_permission(message)
@@ -183,6 +205,77 @@ impl AwsError {
             _ => return None,
         })
     }
+}
+
+/// The response beneath an error, whatever the error is of.
+fn raw<R: 'static>(response: &R) -> Option<&HttpResponse> {
+    (response as &dyn std::any::Any).downcast_ref::<HttpResponse>()
+}
+
+/// What an error that was answered says; without a code it is none of AWS's.
+fn answered<E: ProvideErrorMetadata + RequestId>(
+    error: &E,
+    response: Option<&HttpResponse>,
+) -> AwsFailure {
+    let header = |name: &str| response.and_then(|response| response.headers().get(name));
+    match (error.code(), response) {
+        (None, Some(response)) => AwsFailure::NotAws {
+            status: not_aws::status(response),
+            kind: header("content-type")
+                .map_or("no content type", |kind| {
+                    kind.split(';').next().unwrap_or(kind)
+                })
+                .chars()
+                .filter(|c| c.is_ascii_graphic() || *c == ' ')
+                .take(60)
+                .collect(),
+        },
+        (code, _) => AwsFailure::Answered {
+            code: code.unwrap_or("Unknown").to_owned(),
+            message: error.message().unwrap_or("no message").trim().to_owned(),
+            request_id: error.request_id().map(str::to_owned),
+            clock_ahead: header("date")
+                .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+                .map(|date| Timestamp::now().duration_since(date.timestamp())),
+        },
+    }
+}
+
+/// AWS takes a signature that is up to five minutes old, or early.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(4);
+
+/// Whether a refusal is of this machine's clock, whatever its code says.
+fn is_about_time(code: &str, message: &str, ahead: Option<SignedDuration>) -> bool {
+    let is_off = ahead.is_some_and(|ahead| ahead.abs() > CLOCK_TOLERANCE);
+    matches!(code, "RequestTimeTooSkewed" | "RequestInTheFuture")
+        || message.contains("Signature expired")
+        || message.contains("Signature not yet current")
+        || (is_off
+            && matches!(
+                code,
+                "RequestExpired"
+                    | "SignatureDoesNotMatch"
+                    | "InvalidSignatureException"
+                    | "AuthFailure"
+            ))
+}
+
+fn clock_hint(ahead: Option<SignedDuration>) -> String {
+    let off = match ahead.filter(|ahead| ahead.abs() > SignedDuration::from_mins(1)) {
+        Some(ahead) => format!(
+            "by {} ({} AWS's)",
+            crate::terminal::text::duration(ahead.unsigned_abs()),
+            if ahead.is_negative() {
+                "behind"
+            } else {
+                "ahead of"
+            }
+        ),
+        None => "by more than AWS allows".to_owned(),
+    };
+    format!(
+        "this machine's clock is off {off}, and AWS refuses what it signs: set it (`timedatectl set-ntp true`), then run the same command again"
+    )
 }
 
 impl AwsError {
@@ -275,6 +368,7 @@ mod tests {
                 code: code.to_owned(),
                 message: message.to_owned(),
                 request_id: None,
+                clock_ahead: None,
             }),
         };
         error.hint().unwrap()
@@ -308,5 +402,37 @@ mod tests {
             let hint = refused(code, message);
             assert!(hint.contains(words), "{hint}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_as_that() {
+        for (code, message) in [
+            ("RequestTimeTooSkewed", "The difference is too large."),
+            ("RequestInTheFuture", "Request is in the future."),
+            (
+                "SignatureDoesNotMatch",
+                "Signature expired: 20261124T100000Z is now earlier than 20261124T105500Z",
+            ),
+            (
+                "InvalidSignatureException",
+                "Signature not yet current: 20261124T120000Z is still later than 20261124T110500Z",
+            ),
+        ] {
+            let hint = refused(code, message);
+            assert!(hint.starts_with("this machine's clock is off"), "{hint}");
+        }
+        let hint = refused("RequestExpired", "Request has expired.");
+        assert!(hint.contains("the session has expired"), "{hint}");
+        let ahead = Some(SignedDuration::from_secs(-3600));
+        assert!(is_about_time(
+            "RequestExpired",
+            "Request has expired.",
+            ahead
+        ));
+        assert!(
+            clock_hint(ahead).contains("off by 1h"),
+            "{}",
+            clock_hint(ahead)
+        );
     }
 }

@@ -109,7 +109,7 @@ impl Aws {
     pub(super) fn iam_error<E, R>(&self, operation: &'static str, error: SdkError<E, R>) -> AwsError
     where
         E: ProvideErrorMetadata + aws_sdk_iam::operation::RequestId + std::error::Error + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         AwsError::from_sdk("iam", operation, &self.region, error)
     }

@@ -9,6 +9,7 @@ pub mod ec2_network;
 pub mod error;
 pub mod fleet;
 pub mod iam;
+mod not_aws;
 pub mod operations;
 pub mod operator_policy;
 pub mod ssm;

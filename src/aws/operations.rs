@@ -165,6 +165,7 @@ const STORE: &[Operation] = &[
     GET_PARAMETER,
     PUT_PARAMETER,
     ADD_TAGS_TO_RESOURCE,
+    LIST_TAGS_FOR_RESOURCE,
     REMOVE_TAGS_FROM_RESOURCE,
 ];
 const SEE_ROLE: &[Operation] = &[
@@ -287,13 +288,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "rotate-brain-key",
-        parts: &[
-            CONNECT,
-            HOME,
-            BRAIN,
-            STORE,
-            &[LIST_TAGS_FOR_RESOURCE, DESCRIBE_INSTANCES],
-        ],
+        parts: &[CONNECT, HOME, BRAIN, STORE, &[DESCRIBE_INSTANCES]],
     },
     CommandCalls {
         command: "status",
@@ -326,7 +321,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "params put",
-        parts: &[CONNECT, HOME, STORE, &[LIST_TAGS_FOR_RESOURCE]],
+        parts: &[CONNECT, HOME, STORE],
     },
     CommandCalls {
         command: "params delete",

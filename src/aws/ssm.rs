@@ -1,10 +1,12 @@
 //! Parameters in AWS Systems Manager Parameter Store.
 
+use std::time::Duration;
+
 use aws_sdk_ssm::types::{ParameterStringFilter, ParameterType, ResourceTypeForTagging, Tag};
 use jiff::Timestamp;
 
 use super::{Aws, AwsError};
-use crate::secret::SecretString;
+use crate::secret::{ExposeSecret as _, SecretString};
 
 /// The most values that a filter of `DescribeParameters` takes.
 pub const MAX_FILTER_VALUES: usize = 50;
@@ -71,6 +73,41 @@ pub enum Put {
     Existed,
 }
 
+/// A write that is not to be relied on.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// It failed, and reading the parameter shows that nothing of it is stored.
+    #[error(transparent)]
+    NotStored(AwsError),
+    /// It is stored, and its tags could not be set.
+    #[error(transparent)]
+    Untagged(AwsError),
+    /// Its answer was lost, and the parameter could not be read: it may be stored.
+    #[error("{0}; whether it is stored could not be looked up")]
+    Unknown(AwsError),
+    /// It was stored, and somebody else has stored something else since.
+    #[error(
+        "{name} was stored by somebody else at the same time: it reads back as version {version} with something else"
+    )]
+    Replaced {
+        /// The parameter.
+        name: String,
+        /// Its version now.
+        version: i64,
+    },
+}
+
+impl PutError {
+    /// Whether what was to be stored is surely not what stands there now: only then may it be undone.
+    pub fn is_not_there(&self) -> bool {
+        !matches!(self, Self::Unknown(_) | Self::Untagged(_))
+    }
+}
+
+/// How often a parameter is read until it shows what was just written.
+const READS_BACK: u32 = 5;
+const READ_BACK_PAUSE: Duration = Duration::from_millis(100);
+
 fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
     tags.iter()
         .map(|(key, value)| {
@@ -94,7 +131,7 @@ impl Aws {
             + aws_sdk_ssm::operation::RequestId
             + std::error::Error
             + 'static,
-        R: std::fmt::Debug,
+        R: std::fmt::Debug + 'static,
     {
         AwsError::from_sdk("ssm", operation, &self.region, error)
     }
@@ -135,16 +172,31 @@ impl Aws {
         }))
     }
 
+    /// What is stored, once it is at least of this version: what was just written may show a moment later.
+    async fn read_back(&self, name: &str, version: i64) -> Result<Option<Parameter>, AwsError> {
+        let mut reads = 0;
+        loop {
+            let found = self.parameter(name).await?;
+            reads += 1;
+            let is_new = found.as_ref().is_some_and(|found| found.version >= version);
+            if is_new || version == 0 || reads == READS_BACK {
+                return Ok(found);
+            }
+            tokio::time::sleep(READ_BACK_PAUSE * reads).await;
+        }
+    }
+
     /// Creates a parameter with tags; never overwrites one.
     ///
-    /// AWS refuses `Overwrite` together with `Tags`, so creating and overwriting are two calls.
+    /// It is believed when it reads back, whatever was answered: a repeated call finds its own first attempt, and says
+    /// that the parameter exists. AWS refuses `Overwrite` together with `Tags`, so creating and overwriting are two calls.
     pub async fn create_parameter(
         &self,
         name: &str,
         value: &str,
         kind: Kind,
         tags: &[(&str, &str)],
-    ) -> Result<Put, AwsError> {
+    ) -> Result<Put, PutError> {
         let answer = self
             .ssm
             .put_parameter()
@@ -155,23 +207,38 @@ impl Aws {
             .set_tags(Some(sdk_tags(tags)))
             .send()
             .await;
-        match answer {
-            Ok(answer) => Ok(Put::Created(answer.version())),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_parameter_already_exists()) =>
-            {
-                Ok(Put::Existed)
+        let existed = answer.as_ref().is_err_and(|error| {
+            error
+                .as_service_error()
+                .is_some_and(|e| e.is_parameter_already_exists())
+        });
+        let version = answer.as_ref().map_or(0, |answer| answer.version());
+        let error = answer
+            .err()
+            .map(|e| self.ssm_error("PutParameter", e).about(name).masking(value));
+        match (error, self.read_back(name, version).await) {
+            (_, Ok(Some(found))) if found.value.expose_secret() == value => {
+                Ok(Put::Created(found.version))
             }
-            Err(error) => Err(self
-                .ssm_error("PutParameter", error)
-                .about(name)
-                .masking(value)),
+            (Some(error), Ok(_)) if !existed => Err(PutError::NotStored(error)),
+            (_, Ok(Some(_))) => Ok(Put::Existed),
+            (Some(error), Ok(None)) => Err(PutError::NotStored(error)),
+            (None, Ok(None)) => Err(PutError::NotStored(self.not_there("PutParameter", name))),
+            (Some(error), Err(_)) | (None, Err(error)) => Err(PutError::Unknown(error)),
         }
     }
 
-    /// Overwrites a parameter and then sets its tags; returns the new version.
+    fn not_there(&self, operation: &'static str, name: &str) -> AwsError {
+        AwsError::incomplete(
+            "ssm",
+            operation,
+            &self.region,
+            "parameter that could be read back",
+        )
+        .about(name)
+    }
+
+    /// Overwrites a parameter and then sets its tags; returns it as it reads back.
     ///
     /// The type is sent always: sources disagree on what AWS does when it is left out.
     pub async fn overwrite_parameter(
@@ -180,7 +247,7 @@ impl Aws {
         value: &str,
         kind: Kind,
         tags: &[(&str, &str)],
-    ) -> Result<i64, AwsError> {
+    ) -> Result<Parameter, PutError> {
         let answer = self
             .ssm
             .put_parameter()
@@ -190,11 +257,29 @@ impl Aws {
             .overwrite(true)
             .send()
             .await
-            .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value))?;
+            .map_err(|e| self.ssm_error("PutParameter", e).about(name).masking(value));
+        let version = answer.as_ref().map_or(0, |answer| answer.version());
+        let found = match (answer, self.read_back(name, version).await) {
+            (_, Ok(Some(found))) if found.value.expose_secret() == value => found,
+            (Err(error), Ok(_)) => return Err(PutError::NotStored(error)),
+            (Ok(_), Ok(Some(found))) => {
+                return Err(PutError::Replaced {
+                    name: name.to_owned(),
+                    version: found.version,
+                });
+            }
+            (Ok(_), Ok(None)) => {
+                return Err(PutError::NotStored(self.not_there("PutParameter", name)));
+            }
+            (Err(error), Err(_)) | (Ok(_), Err(error)) => return Err(PutError::Unknown(error)),
+        };
         if !tags.is_empty() {
-            self.tag_parameter(name, tags).await?;
+            // The value is stored: whoever undoes it now undoes what hosts read.
+            self.tag_parameter(name, tags)
+                .await
+                .map_err(PutError::Untagged)?;
         }
-        Ok(answer.version())
+        Ok(found)
     }
 
     /// Adds tags to a parameter, overwriting those of the same key.
@@ -251,13 +336,14 @@ impl Aws {
             .find_map(|(found, value)| (found == key).then_some(value)))
     }
 
-    /// Takes a tag off a parameter.
-    pub async fn untag_parameter(&self, name: &str, key: &str) -> Result<(), AwsError> {
+    /// Takes tags off a parameter: all of them, or none where it fails.
+    pub async fn untag_parameter(&self, name: &str, keys: &[&str]) -> Result<(), AwsError> {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
         self.ssm
             .remove_tags_from_resource()
             .resource_type(ResourceTypeForTagging::Parameter)
             .resource_id(name)
-            .tag_keys(key)
+            .set_tag_keys(Some(keys))
             .send()
             .await
             .map(drop)

@@ -9,23 +9,18 @@ use serde::Deserialize;
 use super::{BrainError, BrainUrl};
 use crate::customer::CustomerId;
 use crate::http_client;
-use crate::secret::{BrainKey, ExposeSecret, SecretString, mask};
+use crate::secret::{BrainKey, ExposeSecret as _, SecretString, mask};
 
 /// Longest part of a brain's error text that is shown.
 const MAX_MESSAGE_LENGTH: usize = 300;
-
-/// Everything but RFC 3986's unreserved characters: a server need not take `%5F` for `_`.
-const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+/// Longer than any answer to a question that is asked here.
+const MAX_ANSWER_LENGTH: usize = 8 * 1024 * 1024;
 
 /// A client of one brain.
 #[derive(Debug, Clone)]
 pub struct Brain {
     http: reqwest::Client,
-    url: BrainUrl,
+    pub(super) url: BrainUrl,
 }
 
 /// What the brain says to a key.
@@ -39,23 +34,15 @@ pub enum KeyCheck {
     CannotBeAsked,
 }
 
-/// A key the brain minted.
-#[derive(Debug, Clone)]
-pub struct MintedKey {
-    /// The key itself.
-    pub key: BrainKey,
-    /// What the brain calls it, where it says; to revoke it by.
-    pub id: Option<String>,
+/// A list of events, whatever they are.
+#[derive(Deserialize)]
+struct AnyEvents {
+    #[serde(rename = "events")]
+    _events: Vec<serde::de::IgnoredAny>,
 }
 
 /// How long the brain is given to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-
-#[derive(Deserialize)]
-struct MintAnswer {
-    key: String,
-    id: Option<String>,
-}
 
 impl Brain {
     /// A client for the brain at `url`. Nothing is sent yet.
@@ -71,9 +58,22 @@ impl Brain {
         &self.url
     }
 
+    pub(super) fn unexpected(
+        &self,
+        request: &'static str,
+        error: &serde_json::Error,
+    ) -> BrainError {
+        BrainError::Unexpected {
+            url: self.url.to_string(),
+            request,
+            reason: format!("{} at line {}", category(error), error.line()),
+        }
+    }
+
     fn unreachable(&self, error: reqwest::Error) -> BrainError {
         BrainError::Unreachable {
             url: self.url.to_string(),
+            sent: !error.is_connect() && !error.is_builder(),
             reason: http_client::reason(error),
         }
     }
@@ -93,13 +93,44 @@ impl Brain {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        request.send().await.map_err(|e| self.unreachable(e))
+        let answer = request.send().await.map_err(|e| self.unreachable(e))?;
+        self.not_a_page(answer)
     }
 
-    async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
+    /// Reads an answer, as far as it may be.
+    pub(super) async fn body(&self, mut answer: Response) -> Result<Vec<u8>, BrainError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(e))? {
+            if body.len() + chunk.len() > MAX_ANSWER_LENGTH {
+                return Err(BrainError::TooLong {
+                    url: self.url.to_string(),
+                    most: MAX_ANSWER_LENGTH,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A success that is a web page is no answer of the brain: something stands between.
+    fn not_a_page(&self, answer: Response) -> Result<Response, BrainError> {
+        let kind = answer.headers().get(reqwest::header::CONTENT_TYPE);
+        let is_page = kind
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.to_ascii_lowercase().contains("text/html"));
+        if is_page && !answer.status().is_server_error() {
+            return Err(BrainError::Page {
+                url: self.url.to_string(),
+                status: answer.status().as_u16(),
+            });
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn status_error(&self, request: &'static str, answer: Response) -> BrainError {
         let status = answer.status().as_u16();
-        let message = answer.text().await.unwrap_or_default();
-        let message = serde_json::from_str::<serde_json::Value>(&message)
+        let message = self.body(answer).await.unwrap_or_default();
+        let message = serde_json::from_slice::<serde_json::Value>(&message)
             .ok()
             .and_then(|json| Some(json.get("error")?.as_str()?.to_owned()))
             .unwrap_or_else(|| "no message this program understands".to_owned());
@@ -163,7 +194,13 @@ impl Brain {
             .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
             .await?;
         match answer.status() {
-            status if status.is_success() => Ok(KeyCheck::Accepted),
+            // Only a list of events shows that the key was looked at.
+            status if status.is_success() => {
+                let body = self.body(answer).await?;
+                serde_json::from_slice::<AnyEvents>(&body)
+                    .map(|_| KeyCheck::Accepted)
+                    .map_err(|e| self.unexpected("GET /v1/events", &e))
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(KeyCheck::Refused),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(KeyCheck::CannotBeAsked),
             _ => Err(self.status_error("GET /v1/events", answer).await),
@@ -220,10 +257,7 @@ impl Brain {
         answer: Response,
     ) -> Result<Vec<u8>, BrainError> {
         match answer.status() {
-            status if status.is_success() => {
-                let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
-                Ok(body.to_vec())
-            }
+            status if status.is_success() => self.body(answer).await,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
                 url: self.url.to_string(),
                 what: format!("brain key of {customer}"),
@@ -235,72 +269,6 @@ impl Brain {
                 })
             }
             _ => Err(self.status_error("GET /v1/events", answer).await),
-        }
-    }
-
-    /// Mints a key for a customer with the admin token. Not repeated on failure: a lost answer leaves a key behind.
-    pub async fn mint_key(
-        &self,
-        customer: &CustomerId,
-        label: &str,
-        admin_token: &SecretString,
-    ) -> Result<MintedKey, BrainError> {
-        const REQUEST: &str = "POST /v1/keys";
-        let body = serde_json::json!({ "customer_id": customer.as_str(), "label": label });
-        let bearer = Some(admin_token.expose_secret());
-        let answer = self
-            .send(Method::POST, "/v1/keys", bearer, &[], Some(body))
-            .await?;
-        match answer.status() {
-            status if status.is_success() => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(BrainError::Refused {
-                    url: self.url.to_string(),
-                    what: "admin token".to_owned(),
-                });
-            }
-            status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
-                return Err(BrainError::NoKeysRoute {
-                    url: self.url.to_string(),
-                    status: status.as_u16(),
-                });
-            }
-            _ => return Err(self.status_error(REQUEST, answer).await),
-        }
-        let unexpected = |reason: String| BrainError::Unexpected {
-            url: self.url.to_string(),
-            request: REQUEST,
-            reason,
-        };
-        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
-        let minted: MintAnswer = serde_json::from_slice(&body)
-            .map_err(|e| unexpected(format!("{} at line {}", category(&e), e.line())))?;
-        Ok(MintedKey {
-            key: BrainKey::parse(&minted.key).map_err(|e| unexpected(e.to_string()))?,
-            id: minted.id,
-        })
-    }
-
-    /// Revokes a key by its id; `false` when the brain does not know it or has no route to revoke.
-    pub async fn revoke_key(
-        &self,
-        id: &str,
-        admin_token: &SecretString,
-    ) -> Result<bool, BrainError> {
-        let path = format!(
-            "/v1/keys/{}",
-            percent_encoding::utf8_percent_encode(id, RESERVED)
-        );
-        let bearer = Some(admin_token.expose_secret());
-        let answer = self.send(Method::DELETE, &path, bearer, &[], None).await?;
-        match answer.status() {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(BrainError::Refused {
-                url: self.url.to_string(),
-                what: "admin token".to_owned(),
-            }),
-            _ => Err(self.status_error("DELETE /v1/keys/{id}", answer).await),
         }
     }
 }

@@ -12,6 +12,40 @@ pub enum BrainError {
         url: String,
         /// The causes, outermost first.
         reason: String,
+        /// Whether the request may have arrived.
+        sent: bool,
+    },
+    /// A web page: a gateway, a proxy or a captive portal answers in the brain's place.
+    #[error("a web page answers at {url} ({status}), and not the brain")]
+    Page {
+        /// The URL.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// More than any answer of a brain.
+    #[error("the brain at {url} answers more than {most} bytes")]
+    TooLong {
+        /// Its URL.
+        url: String,
+        /// What was read at most.
+        most: usize,
+    },
+    /// The answer to the request for a key was lost.
+    #[error("{cause}; a key labelled `{label}` may have been minted, which nobody knows")]
+    KeyLost {
+        /// What the key is labelled.
+        label: String,
+        /// What was answered.
+        cause: Box<BrainError>,
+    },
+    /// The brain says that a key is revoked, and takes it.
+    #[error("the brain at {url} answers that the key {id} is revoked, and still accepts it")]
+    NotRevoked {
+        /// Its URL.
+        url: String,
+        /// What it calls the key.
+        id: String,
     },
     /// Nothing came in the time that was left.
     #[error("the brain gave no answer within {0} s")]
@@ -148,7 +182,19 @@ impl BrainError {
             Self::Database(_) | Self::DatabaseAway(_) => {
                 "check `brain.database_url` and that this machine may reach it (psql with the same URL)".to_owned()
             }
-            Self::Status { .. } | Self::Unexpected { .. } | Self::NoAnswer(_) => {
+            Self::Page { url, .. } => format!(
+                "sign in to the network, or take the proxy out of the way, until `curl -sS {url}/v1/events` shows the brain's own answer"
+            ),
+            Self::KeyLost { .. } => {
+                "run the same command again: it revokes such a key once its own is stored, where the brain lists its keys; else look there for the label".to_owned()
+            }
+            Self::NotRevoked { id, .. } => {
+                format!("revoke {id} where the brain runs, then run the same command again")
+            }
+            Self::Status { .. }
+            | Self::TooLong { .. }
+            | Self::Unexpected { .. }
+            | Self::NoAnswer(_) => {
                 "check that the brain URL points at the brain, and its own log".to_owned()
             }
         })

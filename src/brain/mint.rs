@@ -35,6 +35,18 @@ pub fn argv(command: &[String], customer: &CustomerId, label: &str) -> Vec<Strin
     words
 }
 
+/// The command as it may be shown: its words may hold a token, so only the program is named, and the brain's own script.
+pub fn shown(command: &[String]) -> String {
+    match command {
+        [program] => shell_words::quote(program).into_owned(),
+        [program, script, ..] if [program.as_str(), script] == DEFAULT_MINT_COMMAND => {
+            DEFAULT_MINT_COMMAND.join(" ")
+        }
+        [program, ..] => format!("{} …", shell_words::quote(program)),
+        [] => String::new(),
+    }
+}
+
 /// Runs the command and takes the key from its standard output: the last line that is not empty.
 pub async fn run(
     command: &[String],
@@ -43,7 +55,7 @@ pub async fn run(
 ) -> Result<BrainKey, BrainError> {
     let words = argv(command, customer, label);
     let failed = |reason: String| BrainError::Mint {
-        command: shell_words::join(&words),
+        command: shown(&words),
         reason,
     };
     let (program, arguments) = words
@@ -57,6 +69,9 @@ pub async fn run(
     if !output.status.success() {
         // What it printed before it failed may hold a key.
         let mut secrets: Vec<&str> = printed.split_whitespace().collect();
+        // And its own words a token.
+        let given = words[1..].iter().flat_map(|word| word.split_whitespace());
+        secrets.extend(given.filter(|word| !label.contains(word) && *word != customer.as_str()));
         secrets.retain(|word| word.len() >= 8);
         let stderr = String::from_utf8_lossy(&output.stderr);
         let last = stderr.lines().rev().find(|line| !line.trim().is_empty());

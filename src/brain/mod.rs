@@ -7,6 +7,7 @@ pub mod error;
 pub mod events;
 pub mod feed;
 pub mod heartbeat;
+pub mod keys;
 pub mod mint;
 pub mod summary;
 pub mod url;

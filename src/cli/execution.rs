@@ -310,6 +310,9 @@ pub(super) fn step_failure(error: StepError) -> Failure {
         StepError::Brain(error) => {
             let kind = match &error {
                 BrainError::Unreachable { .. }
+                | BrainError::Page { .. }
+                | BrainError::TooLong { .. }
+                | BrainError::KeyLost { .. }
                 | BrainError::Mint { .. }
                 | BrainError::NoAnswer(_)
                 | BrainError::Database(_)

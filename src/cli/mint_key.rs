@@ -15,7 +15,8 @@ use crate::config::Flags;
 use crate::customer::CustomerId;
 use crate::plan::{Observation, Plan};
 use crate::steps::Context;
-use crate::steps::brain_key::{BrainKeyParameter, discard_key, mint_key};
+use crate::steps::brain_key::BrainKeyParameter;
+use crate::steps::minted_key::{discard_key, mint_key};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -118,10 +119,11 @@ async fn mint(args: &MintKeyArgs, target: &Target, terminal: &Terminal) -> Resul
     } else {
         target.aws(terminal).await?
     };
-    let label = args
-        .label
-        .clone()
-        .unwrap_or_else(|| format!("m8trx mint-key {customer}"));
+    let label = args.label.clone().unwrap_or_else(|| match args.store {
+        // A key that is stored may be revoked later by its label; one that was handed out may not.
+        true => format!("m8trx mint-key --store {customer}"),
+        false => format!("m8trx mint-key {customer}"),
+    });
     let context = context(customer, None, aws, &given, settings, terminal).await?;
     let context = Arc::new(Context {
         key_label: label.clone(),

@@ -210,7 +210,7 @@ async fn finish(
     if let Some((step, error)) = report.failure {
         return Err(failed(rotation, step, error, terminal).await);
     }
-    rotation.finish().await?;
+    rotation.finish().await.map_err(step_failure)?;
     let (Some(before), Some(after)) = (rotation.before(), rotation.after()) else {
         return Err(Failure::words(
             Kind::Other,

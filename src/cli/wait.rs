@@ -198,7 +198,10 @@ async fn check_key(context: &Arc<Context>) -> Result<(), Failure> {
     let plan = Plan::part(vec![Arc::new(BrainKeyParameter(Arc::clone(context)))])?;
     let observed = observe(&plan).await?;
     match observed.get(Resource::BrainKey.name()) {
-        Some(observation) if !observation.is_satisfied() => {
+        // A key that works is known, also where something about it is still to be noted.
+        Some(observation)
+            if !observation.is_satisfied() && context.found.brain_key.get().is_none() =>
+        {
             let customer = &context.customer;
             let mut failure = Failure::words(
                 Kind::Precondition,

@@ -92,7 +92,7 @@ pub(super) fn text(
     let Some((path, must_exist)) = located(flags, environment) else {
         return Ok(None);
     };
-    match std::fs::read_to_string(&path) {
+    match read_at_most(&path, MOST_OF_A_FILE) {
         Ok(text) => Ok(Some((path, text))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
         Err(e) => Err(ConfigError::Unreadable {
@@ -115,13 +115,47 @@ pub(super) fn read(
         line: e.span().map_or(1, |span| {
             text[..span.start.min(text.len())].matches('\n').count() + 1
         }),
-        reason: e.message().to_owned(),
+        reason: without_values(e.message()),
         path: path.clone(),
     })?;
     if file.brain.database_url.is_some() && secret_file::check(&path).is_err() {
         return Err(ConfigError::Permissions(path));
     }
     Ok((path, file))
+}
+
+/// A message of the parser without the values it repeats: keys and what was expected are all that is needed to find them.
+fn without_values(message: &str) -> String {
+    let is_of_value = ["invalid type: ", "invalid value: ", "invalid length "]
+        .iter()
+        .any(|start| message.starts_with(start));
+    let quote = if is_of_value { ['"', '`'] } else { ['"', '"'] };
+    let Some(start) = message.find(quote) else {
+        return message.to_owned();
+    };
+    let expected = message.rfind(", expected").filter(|at| *at > start);
+    let rest = expected.map_or("", |at| &message[at..]);
+    format!("{}{rest}", message[..start].trim_end())
+}
+
+/// More than any configuration file has.
+const MOST_OF_A_FILE: u64 = 1024 * 1024;
+/// More than any secret has.
+const MOST_OF_A_SECRET: u64 = 64 * 1024;
+
+/// Reads a text that ends within so many bytes: a device, or the wrong file, may never end.
+fn read_at_most(path: &Path, most: u64) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let read = file.take(most + 1).read_to_string(&mut text)? as u64;
+    if read > most {
+        return Err(std::io::Error::other(format!(
+            "it has more than {} KiB",
+            most / 1024
+        )));
+    }
+    Ok(text)
 }
 
 /// Reads a secret that a setting keeps in a file of its own.
@@ -133,11 +167,44 @@ pub(super) fn secret_file(origin: &str, path: &Path) -> Result<SecretString, Con
             problem,
         });
     }
-    match std::fs::read_to_string(path) {
+    match read_at_most(path, MOST_OF_A_SECRET) {
         Ok(text) => Ok(text.trim().to_owned().into()),
         Err(e) => Err(ConfigError::Value {
             origin: origin.to_owned(),
             reason: format!("{} cannot be read: {e}", path.display()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_the_parser_keeps_no_value() {
+        for (text, expected) in [
+            (
+                r#"brain = "postgresql://u:PASS@h/b""#,
+                "invalid type: string, expected struct BrainFile",
+            ),
+            (
+                "[brain]\nmint_command = \"mint --token \\\"PASS\\\", expected\"",
+                "invalid type: string, expected a sequence",
+            ),
+            (
+                "[brain]\ndatabase_url = 7654321",
+                "invalid type: integer, expected a string",
+            ),
+        ] {
+            let error = toml::from_str::<File>(text).unwrap_err();
+            let message = without_values(error.message());
+            assert_eq!(message, expected);
+        }
+        let error = toml::from_str::<File>("[brain]\nulr = 'x'").unwrap_err();
+        let message = without_values(error.message());
+        assert!(
+            message.starts_with("unknown field `ulr`, expected one of"),
+            "{message}"
+        );
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{ByHand, other_parameters, stored_auth_key_id, tell};
+use super::{ByHand, brain_key_ids, other_parameters, stored_auth_key_id, tell};
+use crate::aws::ssm::Parameter;
 use crate::brain::client::KeyCheck;
 use crate::inventory::Item;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
-use crate::rotation::brain_key::key_ids;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
+use crate::steps::minted_key::revoke_key;
 use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
 
 /// What an offboarding takes away otherwise than undoing the step that makes it.
@@ -69,67 +70,116 @@ pub(super) struct BrainKeyGone {
     pub(super) by_hand: ByHand,
 }
 
+/// How many earlier versions of the parameter are looked through for keys that still work.
+const EARLIER_VERSIONS: i64 = 10;
+
 impl BrainKeyGone {
-    /// Revokes every key the parameter's tags name: also those of a rotation that was not finished.
+    /// Revokes every key the parameter's tags name, also those of a rotation that was not finished, and every one that
+    /// carries a label of this program.
     async fn revoke(&self, run: &StepRun) -> Result<Vec<String>, StepError> {
         let mut removed = Vec::new();
-        if let Some(token) = &self.context.admin_token {
-            for id in key_ids(&self.context).await? {
-                run.progress(format!("revoking {id}"));
-                if self.context.brain.revoke_key(&id, token).await? {
-                    removed.push(format!("brain key {id}, revoked"));
-                }
+        if self.context.admin_token.is_none() {
+            return Ok(removed);
+        }
+        for id in brain_key_ids(&self.context).await? {
+            run.progress(format!("revoking {id}"));
+            if revoke_key(&self.context, &id, None).await? {
+                removed.push(format!("brain key {id}, revoked"));
             }
         }
         Ok(removed)
     }
 
-    /// The key in the parameter must not work any more, whoever revoked it.
-    async fn check_dead(&self, value: &str) -> Result<(), StepError> {
-        let Ok(key) = BrainKey::parse(value) else {
+    /// What the parameter holds, and what it held before, each key once.
+    async fn known_keys(&self, stored: &Parameter) -> Result<Vec<(i64, BrainKey)>, StepError> {
+        let name = self.context.customer.brain_key_parameter();
+        let mut keys: Vec<(i64, BrainKey)> = Vec::new();
+        let oldest = (stored.version - EARLIER_VERSIONS).max(1);
+        for version in (oldest..=stored.version).rev() {
+            let value = if version == stored.version {
+                Some(stored.clone())
+            } else {
+                let version = format!("{name}:{version}");
+                self.context.aws.parameter(&version).await?
+            };
+            let key = value.and_then(|value| BrainKey::parse(value.value.expose_secret()).ok());
+            if let Some(key) = key
+                && !keys.iter().any(|(_, known)| known.expose() == key.expose())
+            {
+                keys.push((version, key));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// No key that the parameter holds, or held before, may work any more, whoever revoked it.
+    async fn check_dead(&self, stored: &Parameter) -> Result<(), StepError> {
+        let customer = &self.context.customer;
+        for (version, key) in self.known_keys(stored).await? {
+            let which = if version == stored.version {
+                format!("the brain key of {customer}")
+            } else {
+                format!("an earlier brain key of {customer}, that of version {version},")
+            };
+            let what = match self.context.brain.check_key(&key).await {
+                Ok(KeyCheck::Refused) => continue,
+                Ok(KeyCheck::Accepted) => format!("{which} still works"),
+                // One that was replaced is not spoken of without a reason.
+                Ok(KeyCheck::CannotBeAsked) if version != stored.version => continue,
+                Ok(KeyCheck::CannotBeAsked) => format!(
+                    "{which} may still work: this brain cannot be asked about keys over HTTP"
+                ),
+                Err(e) if self.leave => format!("{which} may still work: {e}"),
+                Err(e) => return Err(e.into()),
+            };
+            if self.leave {
+                tell(
+                    &self.by_hand,
+                    format!("{what}: revoke it where the brain runs"),
+                );
+                continue;
+            }
+            let why = match &self.context.admin_token {
+                None => "there is no admin token to revoke it with",
+                Some(_) => "the brain gave no id to revoke it by, or does not know that id",
+            };
+            return Err(StepError::Precondition {
+                problem: format!("{what}, and {why}"),
+                hint: "revoke it where the brain runs, then run the same command again, which finds that it is refused; or pass --leave-brain-key to forget a key that works".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Keys that somebody else minted for the customer stay theirs.
+    async fn name_others(&self) -> Result<(), StepError> {
+        let Some(token) = &self.context.admin_token else {
             return Ok(());
         };
-        let customer = &self.context.customer;
-        let what = match self.context.brain.check_key(&key).await {
-            Ok(KeyCheck::Refused) => return Ok(()),
-            Ok(KeyCheck::Accepted) => format!("the brain key of {customer} still works"),
-            Ok(KeyCheck::CannotBeAsked) => format!(
-                "the brain key of {customer} may still work: this brain cannot be asked about keys over HTTP"
-            ),
-            Err(e) if self.leave => {
-                format!("the brain key of {customer} may still work: {e}")
-            }
-            Err(e) => return Err(e.into()),
-        };
-        if self.leave {
+        let (brain, customer) = (&self.context.brain, &self.context.customer);
+        for key in brain.keys(customer, token).await?.unwrap_or_default() {
             tell(
                 &self.by_hand,
-                format!("{what}: revoke it where the brain runs"),
+                format!(
+                    "the brain key {} of {customer}, labelled `{}`, is not of m8trx's making and still works: revoke it where the brain runs",
+                    key.id.escape_debug(),
+                    key.label.escape_debug()
+                ),
             );
-            return Ok(());
         }
-        let why = match &self.context.admin_token {
-            None => "there is no admin token to revoke it with",
-            Some(_) => "the brain gave no id to revoke it by, or does not know that id",
-        };
-        Err(StepError::Precondition {
-            problem: format!("{what}, and {why}"),
-            hint: "revoke it where the brain runs, then run the same command again, which finds that it is refused; or pass --leave-brain-key to forget a key that works".to_owned(),
-        })
+        Ok(())
     }
-}
 
-impl BrainKeyGone {
     async fn undo(&self, run: &StepRun) -> Result<Vec<String>, StepError> {
         let name = self.context.customer.brain_key_parameter();
-        let Some(stored) = self.context.aws.parameter(&name).await? else {
-            return Ok(Vec::new());
-        };
         let mut removed = self.revoke(run).await?;
-        self.check_dead(stored.value.expose_secret()).await?;
-        if self.context.aws.delete_parameter(&name).await? {
-            removed.push(format!("parameter {name}"));
+        if let Some(stored) = self.context.aws.parameter(&name).await? {
+            self.check_dead(&stored).await?;
+            if self.context.aws.delete_parameter(&name).await? {
+                removed.push(format!("parameter {name}"));
+            }
         }
+        self.name_others().await?;
         Ok(removed)
     }
 }

@@ -19,6 +19,7 @@ use crate::resource::Resource;
 use crate::rotation::brain_key::key_ids;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::steps::Context;
+use crate::steps::minted_key::labelled_keys;
 use crate::steps::tailnet_membership::{devices_to_remove, minted_keys};
 use crate::tailnet::Tailnet;
 use crate::tailnet::policy::change::ChangeError;
@@ -65,17 +66,16 @@ impl Belongings {
         }
         let has = |found: &Self, name: &str| found.own.iter().any(|item| item.id == name);
         let name = customer.brain_key_parameter();
-        if has(&found, &name) {
-            let ids = key_ids(context).await?;
-            if ids.is_empty() {
-                found.own.push(Item::new(
-                    Kind::BrainKey,
-                    format!("in {name}, for which the brain gave no id"),
-                ));
-            }
-            let ids = ids.into_iter().map(|id| Item::new(Kind::BrainKey, id));
-            found.own.extend(ids);
+        if has(&found, &name) && key_ids(context).await?.is_empty() {
+            found.own.push(Item::new(
+                Kind::BrainKey,
+                format!("in {name}, for which the brain gave no id"),
+            ));
         }
+        let ids = brain_key_ids(context).await?.into_iter();
+        found
+            .own
+            .extend(ids.map(|id| Item::new(Kind::BrainKey, id)));
         let mut keys: Vec<String> = Vec::new();
         if has(&found, &customer.tailscale_auth_key_parameter()) {
             keys.extend(stored_auth_key_id(context).await?);
@@ -133,6 +133,18 @@ async fn policy_names(tailnet: &Tailnet, tag: &str) -> Result<bool, StepError> {
     let document =
         Document::parse(file.text).map_err(|e| ChangeError::from(MergeError::from(e)))?;
     Ok(owned_customers(&document).contains(tag))
+}
+
+/// The brain's ids of the keys that go: those the parameter's tags name, and those the brain lists with a label of this
+/// program, which an interrupted run may have minted and never stored.
+async fn brain_key_ids(context: &Context) -> Result<Vec<String>, StepError> {
+    let mut ids = key_ids(context).await?;
+    for key in labelled_keys(context).await? {
+        if !ids.contains(&key.id) {
+            ids.push(key.id);
+        }
+    }
+    Ok(ids)
 }
 
 /// Parameters beneath the customer's path that this program does not make.

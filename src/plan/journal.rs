@@ -123,8 +123,10 @@ pub fn read(path: &Path) -> io::Result<Vec<Recorded>> {
 /// `$XDG_STATE_HOME/m8trx/runs`, by default `~/.local/state/m8trx/runs`; `None` without a home.
 pub fn default_directory(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+    // One that is relative is to be ignored, as the XDG text says.
     variable("XDG_STATE_HOME")
         .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
         .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/state")))
         .map(|state| state.join("m8trx/runs"))
 }

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{Event, Events, Outcome};
 use crate::aws::AwsError;
+use crate::aws::ssm::PutError;
 use crate::brain::BrainError;
 use crate::diagnosis::Diagnosis;
 use crate::secret::InvalidSecret;
@@ -238,4 +239,17 @@ pub enum StepError {
     /// The operator interrupted the run.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<PutError> for StepError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::NotStored(error) | PutError::Untagged(error) => Self::Aws(error),
+            unclear => Self::Precondition {
+                problem: unclear.to_string(),
+                hint: "run the same command again: it looks what is stored, and goes on from there"
+                    .to_owned(),
+            },
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::resource::Resource;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::status::expiry::{Stage, expiry};
 use crate::steps::Context;
+use crate::steps::tailnet_membership::other_keys;
 use crate::steps::tailscale_auth_key::{MAX_KEY_AGE_DAYS, TailscaleAuthKeyParameter};
 use crate::tailnet::Tailnet;
 
@@ -127,12 +128,15 @@ impl Rotation {
     /// The good keys of this customer alone that stood in the newest versions of the parameter before the one to keep,
     /// newest first: the one that was replaced, and any that an interrupted rotation left.
     ///
+    /// All of them are looked at: behind a dead one there may be one that another run of the same time left.
+    ///
     /// A key that other customers share, or that lets in more than this customer's hosts, is a person's to revoke.
     async fn doomed(
         &self,
         tailnet: &Tailnet,
         newest: i64,
         keep: &str,
+        run: &StepRun,
     ) -> Result<Vec<String>, StepError> {
         let (aws, customer, now) = (&self.context.aws, &self.context.customer, Timestamp::now());
         let mut doomed: Vec<String> = Vec::new();
@@ -144,14 +148,18 @@ impl Rotation {
             if keep == id || doomed.contains(&id) {
                 continue;
             }
-            match tailnet.auth_key(&id).await? {
-                Some(known) if !known.is_dead(now) => {
-                    if known.is_of(customer) {
-                        doomed.push(id);
-                    }
-                }
-                // Keys before a dead one were revoked by the rotation that replaced them.
-                _ => break,
+            let known = tailnet.auth_key(&id).await?;
+            if known.is_some_and(|known| !known.is_dead(now) && known.is_of(customer)) {
+                doomed.push(id);
+            }
+        }
+        // And what interrupted runs minted and never stored.
+        let mut others = other_keys(tailnet, &self.context, keep).await?;
+        others.young.retain(|key| !doomed.contains(&key.id));
+        others.name_young(&self.context, run);
+        for key in others.old {
+            if !doomed.contains(&key.id) {
+                doomed.push(key.id);
             }
         }
         Ok(doomed)
@@ -201,9 +209,23 @@ impl NewTailscaleKey {
 
     fn changed_meanwhile(&self) -> StepError {
         StepError::Precondition {
-            problem: format!("{} was changed by somebody else meanwhile", self.0.name()),
-            hint: "look who did and why; then run the same command again".to_owned(),
+            problem: format!(
+                "{} was changed meanwhile: another rotation of {} is going on or has just ended",
+                self.0.name(),
+                self.0.context.customer
+            ),
+            hint: "the key that it stored is kept, and the one minted here is not; run the same command again only if the key must be replaced once more".to_owned(),
         }
+    }
+
+    /// Another rotation stored its key and revoked this one's in between: its key is the one that works.
+    async fn put_back(&self, version: i64) -> Result<StepError, StepError> {
+        let (aws, name) = (&self.0.context.aws, self.0.name());
+        if let Some(other) = aws.parameter(&format!("{name}:{version}")).await? {
+            aws.overwrite_parameter(&name, other.value.expose_secret(), Kind::Secure, &[])
+                .await?;
+        }
+        Ok(self.changed_meanwhile())
     }
 }
 
@@ -262,28 +284,30 @@ impl Step for NewTailscaleKey {
         let next = self.parameter().next_key(run).await?;
         run.progress("storing the key");
         let value = next.key.expose();
+        // Two at once: whoever comes later finds that out before it stores anything, and gives up its key.
+        if self.0.stored().await?.version != before.version {
+            return Err(self
+                .parameter()
+                .not_stored(&next, self.changed_meanwhile())
+                .await);
+        }
         let put = aws
             .overwrite_parameter(&name, value, Kind::Secure, &context.tags())
             .await;
-        let read = aws.parameter(&name).await;
-        let is_there = |now: &Parameter| now.value.expose_secret() == value;
-        let version = match (put, read) {
-            (Ok(_), Ok(Some(read))) if is_there(&read) && read.kind == Kind::Secure.name() => {
-                read.version
-            }
-            // Not ours: ours, if it was minted, must not stay good beside it.
-            (Ok(_), Ok(_)) => {
-                return Err(self
-                    .parameter()
-                    .not_stored(&next, self.changed_meanwhile())
-                    .await);
-            }
-            (Err(e), Ok(Some(read))) if !is_there(&read) => {
-                return Err(self.parameter().not_stored(&next, e.into()).await);
-            }
-            // It may be stored, and then it is the one that works.
-            (Err(e), _) | (Ok(_), Err(e)) => return Err(e.into()),
+        let version = match put {
+            Ok(stored) if stored.kind == Kind::Secure.name() => stored.version,
+            Ok(_) => return Err(self.changed_meanwhile()),
+            Err(error) => return Err(self.parameter().unstored(&next, error).await),
         };
+        if version != before.version + 1
+            && let Some(tailnet) = &context.tailnet
+            && tailnet
+                .auth_key(next.key.id())
+                .await?
+                .is_none_or(|key| key.is_dead(Timestamp::now()))
+        {
+            return Err(self.put_back(version - 1).await?);
+        }
         let old = before.id.as_deref().unwrap_or("no auth key");
         let id = next.key.id().to_owned();
         let outcome = Outcome::Updated(format!(
@@ -329,15 +353,21 @@ impl Step for OldTailscaleKey {
         };
         // What hosts read now must be the new key before any other goes.
         if id_in(&self.0.stored().await?).as_deref() != Some(after.id.as_str()) {
+            // Nobody reads this run's key any more.
+            let own = tailnet.auth_key(&after.id).await?;
+            if own.is_some_and(|own| own.is_minted()) {
+                tailnet.revoke_key(&after.id).await?;
+            }
             return Err(StepError::Precondition {
                 problem: format!(
-                    "{} was changed by somebody else meanwhile; no key was revoked",
+                    "{} was changed by somebody else meanwhile; the old key was not revoked",
                     self.0.name()
                 ),
-                hint: "look who did and why; then run the same command again".to_owned(),
+                hint: "the key that is stored now is kept, and one minted here is not; if that was no other rotation, look who did it; then run the same command again".to_owned(),
             });
         }
-        for id in self.0.doomed(tailnet, after.version, &after.id).await? {
+        let doomed = self.0.doomed(tailnet, after.version, &after.id, run);
+        for id in doomed.await? {
             run.progress(format!("revoking {id}"));
             tailnet.revoke_key(&id).await?;
             let mut revoked = self

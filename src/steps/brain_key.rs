@@ -4,17 +4,26 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::minted_key::{clear_leftovers, discard_key, mint_key, not_stored, revoke_key};
 use super::{Context, Mint};
-use crate::aws::ssm::{Kind, Parameter, Put};
-use crate::brain::BrainError;
-use crate::brain::client::{KeyCheck, MintedKey};
-use crate::brain::mint;
+use crate::aws::ssm::{Kind, Parameter, Put, PutError};
+use crate::brain::client::KeyCheck;
+use crate::brain::keys::MintedKey;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// The tag of the parameter that keeps the brain's own id of the key, to revoke it by.
 pub const BRAIN_KEY_ID_TAG: &str = "BrainKeyId";
+
+/// The tag that says, before a key is overwritten, what the brain calls the new one and what its fingerprint is:
+/// `key_1 as 1f2e3d4c`. Whoever finds that key stored knows its id, whatever became of the run.
+pub const MINTED_TAG: &str = "BrainKeyMinted";
+
+/// What the brain calls a key, by a [`MINTED_TAG`].
+pub fn minted_id(tag: &str) -> Option<(&str, &str)> {
+    tag.rsplit_once(" as ")
+}
 
 /// `/m8trx/<id>/brain-key`.
 pub struct BrainKeyParameter(pub Arc<Context>);
@@ -59,55 +68,132 @@ impl BrainKeyParameter {
         })
     }
 
+    /// The parameter with a key of this run; `None` where somebody else has created it meanwhile.
+    async fn create(&self, minted: &MintedKey) -> Result<Option<Outcome>, StepError> {
+        let name = self.0.customer.brain_key_parameter();
+        let mut tags = self.0.tags();
+        tags.extend(minted.id.as_deref().map(|id| (BRAIN_KEY_ID_TAG, id)));
+        let put = self
+            .0
+            .aws
+            .create_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
+            .await;
+        match put {
+            Ok(Put::Created(version)) => {
+                Ok(Some(Outcome::Created(format!("{name}, version {version}"))))
+            }
+            Ok(Put::Existed) => {
+                discard_key(&self.0, minted).await?;
+                Ok(None)
+            }
+            Err(error) => Err(not_stored(&self.0, minted, error).await),
+        }
+    }
+
+    /// A key that does not serve is replaced; what the brain calls the new one is noted before.
+    /// `None` where somebody else has replaced it meanwhile.
+    async fn overwrite(
+        &self,
+        now: &Parameter,
+        minted: &MintedKey,
+    ) -> Result<Option<Outcome>, StepError> {
+        let (aws, name) = (&self.0.aws, self.0.customer.brain_key_parameter());
+        let before = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?;
+        let mut tags = self.0.tags();
+        let noted = match &minted.id {
+            Some(id) => {
+                tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
+                let minted = format!("{id} as {}", minted.key.fingerprint());
+                aws.tag_parameter(&name, &[(MINTED_TAG, &minted)]).await
+            }
+            // It would name the key that was there before.
+            None => aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await,
+        };
+        if let Err(error) = noted {
+            return Err(not_stored(&self.0, minted, PutError::NotStored(error)).await);
+        }
+        // Two at once: whoever comes later finds that out before it stores anything, and gives up its key.
+        match aws.parameter(&name).await {
+            Ok(Some(found)) if found.version == now.version => {}
+            Ok(_) => {
+                discard_key(&self.0, minted).await?;
+                aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+                return Ok(None);
+            }
+            Err(e) => return Err(not_stored(&self.0, minted, PutError::NotStored(e)).await),
+        }
+        let put = aws
+            .overwrite_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
+            .await;
+        let stored = match put {
+            Ok(stored) => stored,
+            Err(error) => return Err(not_stored(&self.0, minted, error).await),
+        };
+        if minted.id.is_some() {
+            aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+        }
+        // One that was only stored wrongly may still work.
+        let old = BrainKey::parse(now.value.expose_secret()).ok();
+        if let (Some(id), Some(old)) = (before, old)
+            && minted.id.as_ref() != Some(&id)
+            && self.0.brain.check_key(&old).await? == KeyCheck::Accepted
+        {
+            revoke_key(&self.0, &id, Some(&old)).await?;
+        }
+        Ok(Some(Outcome::Updated(format!(
+            "{name}, version {}",
+            stored.version
+        ))))
+    }
+
+    /// Somebody else has stored a key meanwhile.
+    async fn adopt(&self) -> Result<Outcome, StepError> {
+        let name = self.0.customer.brain_key_parameter();
+        let other = self.0.aws.parameter(&name).await?;
+        match self.judge(other.as_ref()).await? {
+            Stored::Good(key, detail) => {
+                self.keep(key);
+                Ok(Outcome::Adopted(detail))
+            }
+            Stored::None | Stored::Bad(_) => Err(StepError::Precondition {
+                problem: format!("{name} was changed by somebody else while this run was going on"),
+                hint: "run the same command again".to_owned(),
+            }),
+        }
+    }
+
+    /// What the brain calls the stored key, where an interrupted run did not come to note it.
+    async fn unnoted_id(
+        &self,
+        parameter: &Parameter,
+        key: &BrainKey,
+    ) -> Result<Option<String>, StepError> {
+        // A first version carries its tags from the start.
+        if parameter.version == 1 {
+            return Ok(None);
+        }
+        let name = self.0.customer.brain_key_parameter();
+        let tags = match self.0.aws.parameter_tags(&name).await {
+            Ok(tags) => tags.unwrap_or_default(),
+            // Whoever only looks needs no tags, and may not see them.
+            Err(e) if e.code() == Some("AccessDeniedException") => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let tag = |wanted: &str| {
+            let found = tags.iter().find(|(key, _)| key == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        let Some((id, fingerprint)) = tag(MINTED_TAG).and_then(minted_id) else {
+            return Ok(None);
+        };
+        let is_unnoted = fingerprint == key.fingerprint() && tag(BRAIN_KEY_ID_TAG) != Some(id);
+        Ok(is_unnoted.then(|| id.to_owned()))
+    }
+
     fn keep(&self, key: BrainKey) {
         // Only one step sets it, once a run; a second observation finds the same key.
         let _ = self.0.found.brain_key.set(key);
     }
-}
-
-/// Mints a key for the customer, as configured, and has the brain accept it.
-pub async fn mint_key(context: &Context, progress: impl Fn(&str)) -> Result<MintedKey, StepError> {
-    let customer = &context.customer;
-    let label = &context.key_label;
-    let minted = match &context.mint {
-        None => {
-            return Err(StepError::Precondition {
-                problem: format!("{customer} needs a brain key, and nothing says how to mint one"),
-                hint: "pass --mint-command 'node bin/mint-key.js', or --brain-key-file FILE, or set M8TRX_BRAIN_ADMIN_TOKEN_FILE".to_owned(),
-            });
-        }
-        Some(Mint::Given(key)) => MintedKey {
-            key: key.clone(),
-            id: None,
-        },
-        Some(Mint::Api(token)) => {
-            progress("minting at the brain");
-            context.brain.mint_key(customer, label, token).await?
-        }
-        Some(Mint::Command(words)) => {
-            progress("minting with the mint command");
-            MintedKey {
-                key: mint::run(words, customer, label).await?,
-                id: None,
-            }
-        }
-    };
-    if context.brain.check_key(&minted.key).await? == KeyCheck::Refused {
-        return Err(BrainError::Refused {
-            url: context.brain.url().to_string(),
-            what: format!("brain key just minted for {customer}"),
-        }
-        .into());
-    }
-    Ok(minted)
-}
-
-/// A minted key that was not needed in the end must not stay valid, where the brain lets it be revoked.
-pub async fn discard_key(context: &Context, minted: &MintedKey) -> Result<(), StepError> {
-    if let (Some(id), Some(token)) = (&minted.id, &context.admin_token) {
-        context.brain.revoke_key(id, token).await?;
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -127,7 +213,8 @@ impl Step for BrainKeyParameter {
             .as_ref()
             .map_or("as asked".to_owned(), Mint::describe);
         let name = self.0.customer.brain_key_parameter();
-        Ok(match self.judge(self.0.stored_brain_key().await?).await? {
+        let parameter = self.0.stored_brain_key().await?;
+        Ok(match self.judge(parameter).await? {
             Stored::None => Observation::Missing {
                 changes: vec![
                     format!("mint a brain key, {how}"),
@@ -135,8 +222,17 @@ impl Step for BrainKeyParameter {
                 ],
             },
             Stored::Good(key, detail) => {
+                let id = match parameter {
+                    Some(parameter) => self.unnoted_id(parameter, &key).await?,
+                    None => None,
+                };
                 self.keep(key);
-                Observation::satisfied(detail)
+                match id {
+                    None => Observation::satisfied(detail),
+                    Some(id) => Observation::Drifted {
+                        differences: vec![format!("note that the brain calls it {id}")],
+                    },
+                }
             }
             Stored::Bad(why) => Observation::Drifted {
                 differences: vec![why, format!("mint a new key, {how}, and overwrite {name}")],
@@ -148,55 +244,31 @@ impl Step for BrainKeyParameter {
         let name = self.0.customer.brain_key_parameter();
         // Another run may have stored one since it was looked at: a second key would be one too many.
         let now = self.0.aws.parameter(&name).await?;
-        if let Stored::Good(key, detail) = self.judge(now.as_ref()).await? {
+        if let (Stored::Good(key, detail), Some(parameter)) =
+            (self.judge(now.as_ref()).await?, &now)
+        {
+            let id = self.unnoted_id(parameter, &key).await?;
             self.keep(key);
-            return Ok(Outcome::Adopted(detail));
+            let Some(id) = id else {
+                return Ok(Outcome::Adopted(detail));
+            };
+            let aws = &self.0.aws;
+            aws.tag_parameter(&name, &[(BRAIN_KEY_ID_TAG, &id)]).await?;
+            aws.untag_parameter(&name, &[MINTED_TAG]).await?;
+            return Ok(Outcome::Updated(format!(
+                "{detail}; the brain calls it {id}"
+            )));
         }
         let minted = mint_key(&self.0, |what| run.progress(what)).await?;
-        let mut tags = self.0.tags();
-        if let Some(id) = &minted.id {
-            tags.push((BRAIN_KEY_ID_TAG, id.as_str()));
-        }
         run.progress("storing the key");
-        let value = minted.key.expose();
-        let aws = &self.0.aws;
-        let outcome = if now.is_some() {
-            let version = aws
-                .overwrite_parameter(&name, value, Kind::Secure, &tags)
-                .await?;
-            if minted.id.is_none() {
-                // It would name the key that was there before.
-                aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
-            }
-            Outcome::Updated(format!("{name}, version {version}"))
-        } else {
-            let put = aws
-                .create_parameter(&name, value, Kind::Secure, &tags)
-                .await;
-            if put.is_err() {
-                // The failure to store it is what must be told; nobody can use a key that is stored nowhere.
-                let _ = discard_key(&self.0, &minted).await;
-            }
-            match put? {
-                Put::Created(version) => Outcome::Created(format!("{name}, version {version}")),
-                Put::Existed => {
-                    discard_key(&self.0, &minted).await?;
-                    let other = aws.parameter(&name).await?;
-                    return match self.judge(other.as_ref()).await? {
-                        Stored::Good(key, detail) => {
-                            self.keep(key);
-                            Ok(Outcome::Adopted(detail))
-                        }
-                        Stored::None | Stored::Bad(_) => Err(StepError::Precondition {
-                            problem: format!(
-                                "{name} was changed by somebody else while this run was going on"
-                            ),
-                            hint: "run the same command again".to_owned(),
-                        }),
-                    };
-                }
-            }
+        let stored = match &now {
+            Some(now) => self.overwrite(now, &minted).await?,
+            None => self.create(&minted).await?,
         };
+        let Some(outcome) = stored else {
+            return self.adopt().await;
+        };
+        clear_leftovers(&self.0, minted.id.as_deref(), run).await;
         self.keep(minted.key);
         Ok(outcome)
     }
@@ -208,9 +280,8 @@ impl Step for BrainKeyParameter {
         if !self.0.may_remove_parameter(&name).await? {
             return Ok(removed);
         }
-        if let Some(token) = &self.0.admin_token
-            && let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?
-            && self.0.brain.revoke_key(&id, token).await?
+        if let Some(id) = aws.parameter_tag(&name, BRAIN_KEY_ID_TAG).await?
+            && revoke_key(&self.0, &id, None).await?
         {
             removed.push(format!("brain key {id}, revoked"));
         }

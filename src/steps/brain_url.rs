@@ -109,7 +109,7 @@ impl Step for BrainUrlParameter {
                 "{BRAIN_URL_PARAMETER} is kept: others use it by now ({other})"
             ));
             let mark = self.0.mark_tag().map(|(key, _)| key).unwrap_or_default();
-            aws.untag_parameter(BRAIN_URL_PARAMETER, mark).await?;
+            aws.untag_parameter(BRAIN_URL_PARAMETER, &[mark]).await?;
             return Ok(Vec::new());
         }
         let removed = aws.delete_parameter(BRAIN_URL_PARAMETER).await?;

@@ -19,6 +19,8 @@ use crate::resource::Resource;
 
 /// How long EC2 is given to learn of a new instance profile. It mostly takes ten seconds.
 const PROFILE_PATIENCE: Duration = Duration::from_secs(180);
+/// How long IAM may take to show a profile that was just created.
+const PROFILE_SHOWS_WITHIN: Duration = Duration::from_secs(20);
 /// How long a terminated host is waited for.
 const TERMINATE_PATIENCE: Duration = Duration::from_secs(600);
 /// EC2 may take this long to show an instance it has just launched.
@@ -199,6 +201,15 @@ impl Host {
                     }
                 }
                 _ if is_profile_not_ready(&error) && began.elapsed() < PROFILE_PATIENCE => {
+                    // IAM shows what was just made well within this time: one that it does not show was removed.
+                    if began.elapsed() > PROFILE_SHOWS_WITHIN
+                        && context.aws.instance_profile(&name).await?.is_none()
+                    {
+                        return Err(StepError::Precondition {
+                            problem: format!("the instance profile {name} was removed while this run was going on"),
+                            hint: "somebody offboards this customer, or cleans up: settle who; then run the same command again".to_owned(),
+                        });
+                    }
                     run.progress("waiting for EC2 to know the instance profile");
                     run.pause(pause).await?;
                     pause = (pause * 2).min(Duration::from_secs(10));

@@ -9,6 +9,7 @@ pub mod hosts_follow;
 pub mod iam_role;
 pub mod image;
 pub mod instance_profile;
+pub mod minted_key;
 pub mod security_group;
 pub mod stored_parameter;
 pub mod tailnet_membership;
@@ -27,7 +28,7 @@ use crate::aws::ec2::{Image, Instance};
 use crate::aws::ssm::Parameter;
 use crate::aws::{Aws, AwsError};
 use crate::brain::heartbeat::Host;
-use crate::brain::{Brain, BrainUrl, Feeds, Heartbeat};
+use crate::brain::{Brain, BrainUrl, Feeds, Heartbeat, mint};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::home::{HOME_TAG_KEY, Home};
@@ -101,7 +102,7 @@ impl Mint {
     /// In a few words, for the plan.
     pub fn describe(&self) -> String {
         match self {
-            Self::Command(words) => format!("with `{}`", shell_words::join(words)),
+            Self::Command(words) => format!("with `{}`", mint::shown(words)),
             Self::Api(_) => "by POST /v1/keys".to_owned(),
             Self::Given(_) => "given".to_owned(),
         }

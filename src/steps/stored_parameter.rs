@@ -224,7 +224,7 @@ impl Step for StoredParameter {
                 now.version
             )));
         }
-        let version = self
+        let stored = self
             .aws
             .overwrite_parameter(&name, value, kind, &tags)
             .await?;
@@ -234,10 +234,10 @@ impl Step for StoredParameter {
             _ => None,
         };
         if replaced_key.is_some() {
-            self.aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
+            self.aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await?;
         }
         run.progress("reading it back");
-        let version = self.read_back(version).await?;
+        let version = self.read_back(stored.version).await?;
         let _ = self.stored.set(Stored {
             before: Some(now.version),
             version,

@@ -1,8 +1,9 @@
 //! What in the tailnet belongs to a customer: keys that were minted for it, and devices.
 
 use super::Context;
+use super::minted_key::MINTING_TAKES_AT_MOST;
 use crate::aws::ec2::Instance;
-use crate::plan::StepError;
+use crate::plan::{StepError, StepRun};
 use crate::tailnet::devices::Device;
 use crate::tailnet::keys::{AuthKey, description, run_of};
 use crate::tailnet::lock::{self, LockState};
@@ -28,6 +29,56 @@ pub async fn minted_keys(
             }
     });
     Ok(keys)
+}
+
+/// Good keys minted for the customer that are not the stored one.
+#[derive(Debug, Default)]
+pub struct OtherKeys {
+    /// Minted long before the stored one: replaced by it, or never stored.
+    pub old: Vec<AuthKey>,
+    /// Younger: left by an interrupted run, or about to be stored by one that is going on.
+    pub young: Vec<AuthKey>,
+}
+
+/// Good keys minted for the customer that are not the stored one.
+pub async fn other_keys(
+    tailnet: &Tailnet,
+    context: &Context,
+    stored_id: &str,
+) -> Result<OtherKeys, TailnetError> {
+    let mut others = OtherKeys::default();
+    let stored = tailnet.auth_key(stored_id).await?;
+    let Some(stored_at) = stored.and_then(|key| key.created) else {
+        return Ok(others);
+    };
+    for key in minted_keys(tailnet, context).await? {
+        if key.id == stored_id {
+            continue;
+        }
+        let is_old = key
+            .created
+            .is_some_and(|at| stored_at.duration_since(at) > MINTING_TAKES_AT_MOST);
+        if is_old {
+            others.old.push(key);
+        } else {
+            others.young.push(key);
+        }
+    }
+    Ok(others)
+}
+
+impl OtherKeys {
+    /// Says of the young ones what they are and how they go.
+    pub fn name_young(&self, context: &Context, run: &StepRun) {
+        for key in &self.young {
+            run.progress(format!(
+                "Tailscale also takes the auth key {} (`{}`), which no parameter holds: left by an interrupted run, or of one that is going on; the next `m8trx rotate-tailscale-key {customer}` revokes it once it is five minutes old, `m8trx offboard {customer}` at once",
+                key.id,
+                key.description.escape_debug(),
+                customer = context.customer,
+            ));
+        }
+    }
 }
 
 /// The customer's devices; of a run that marks what it makes, those of its hosts only.

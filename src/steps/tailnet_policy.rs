@@ -8,7 +8,7 @@ use super::Context;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::tailnet::Tailnet;
-use crate::tailnet::policy::change::{ChangeError, Proposal, Wish};
+use crate::tailnet::policy::change::{ChangeError, Proposal, Wish, check_place};
 use crate::tailnet::policy::hujson::Document;
 use crate::tailnet::policy::merge::{is_marked, owned_customers};
 
@@ -66,6 +66,7 @@ impl Step for TailnetPolicy {
         if !proposal.changes() {
             return Ok(Observation::satisfied(self.describe_isolation(&proposal)));
         }
+        check_place(self.context.state_directory.as_deref())?;
         let tag = self.context.customer.tailscale_tag();
         let (more, less) = proposal.counts();
         let lines = format!("+{more} and -{less} lines; nothing else in the file changes");

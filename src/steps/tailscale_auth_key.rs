@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{Context, tailnet_membership as membership};
-use crate::aws::ssm::{Kind, Parameter, Put};
+use crate::aws::ssm::{Kind, Parameter, Put, PutError};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::tailnet::TailnetError;
-use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
+use crate::tailnet::keys::{self, AuthKey, NewKey, how_to_make_a_key};
 use crate::tailnet::lock::{self, LockState};
 
 /// Tailscale lets an auth key live for 90 days at most.
@@ -121,7 +121,17 @@ impl TailscaleAuthKeyParameter {
         }
     }
 
-    /// The failure to store a key, once that key is out of the world, or with word of it where it is not.
+    /// The failure to store a key, once that key is out of the world, or with word of it where it is not. A key that may
+    /// be stored is left alone.
+    pub(crate) async fn unstored(&self, next: &NextKey, error: PutError) -> StepError {
+        if error.is_not_there() {
+            self.not_stored(next, error.into()).await
+        } else {
+            error.into()
+        }
+    }
+
+    /// The failure of what comes before storing a key, or with word of the key where it could not be revoked.
     pub(crate) async fn not_stored(&self, next: &NextKey, error: StepError) -> StepError {
         match self.discard(next).await {
             Ok(()) => error,
@@ -138,46 +148,48 @@ impl TailscaleAuthKeyParameter {
         }
     }
 
-    /// A key of this program's own making that is replaced has no more use. The new one is stored, so a failure is only
-    /// told.
+    /// The keys of this program's own making that the stored one replaces have no more use: the one before, and what
+    /// interrupted runs minted and never stored. The new one is stored, so a failure is only said.
     async fn revoke_replaced(&self, old: Option<&Parameter>, next: &NextKey, run: &StepRun) {
+        let Some(tailnet) = &self.0.tailnet else {
+            return;
+        };
         let old = old.and_then(|old| TailscaleAuthKey::parse(old.value.expose_secret()).ok());
-        let (Some(tailnet), Some(old)) = (&self.0.tailnet, old) else {
-            return;
-        };
-        if old.id() == next.key.id() {
-            return;
-        }
+        let is_replaced = |key: &AuthKey| old.as_ref().is_some_and(|old| old.id() == key.id);
         let revoked = async {
-            match tailnet.auth_key(old.id()).await? {
-                Some(known)
-                    if known.is_of(&self.0.customer)
-                        && known.is_minted()
-                        && !known.is_dead(Timestamp::now()) =>
-                {
-                    tailnet.revoke_key(old.id()).await
-                }
-                _ => Ok(false),
+            let mut others = membership::other_keys(tailnet, &self.0, next.key.id()).await?;
+            let replaced = others.young.iter().position(is_replaced);
+            if let Some(at) = replaced {
+                others.old.push(others.young.remove(at));
             }
+            for key in &others.old {
+                tailnet.revoke_key(&key.id).await?;
+            }
+            others.name_young(&self.0, run);
+            Ok::<_, TailnetError>(others.old)
         };
-        if let Err(error) = revoked.await {
-            run.progress(format!(
-                "the replaced key {} is still good, since it could not be revoked: {error}",
-                old.id()
-            ));
+        match revoked.await {
+            Ok(older) if older.is_empty() => {}
+            Ok(older) => {
+                let ids: Vec<&str> = older.iter().map(|key| key.id.as_str()).collect();
+                run.progress(format!("revoked {}, which it replaces", ids.join(", ")));
+            }
+            Err(error) => run.progress(format!(
+                "keys that it replaces may still be good, since they could not be revoked: {error}"
+            )),
         }
     }
 
-    async fn store(&self, next: &NextKey, there: bool) -> Result<Option<Outcome>, StepError> {
+    async fn store(&self, next: &NextKey, there: bool) -> Result<Option<Outcome>, PutError> {
         let name = self.0.customer.tailscale_auth_key_parameter();
         let (aws, tags) = (&self.0.aws, self.0.tags());
         let (id, value) = (next.key.id(), next.key.expose());
         let verb = if next.minted { "minted, " } else { "" };
         if there {
-            let version = aws
+            let stored = aws
                 .overwrite_parameter(&name, value, Kind::Secure, &tags)
                 .await?;
-            let detail = format!("key {id}, {verb}version {version}");
+            let detail = format!("key {id}, {verb}version {}", stored.version);
             return Ok(Some(Outcome::Updated(detail)));
         }
         Ok(
@@ -293,7 +305,7 @@ impl Step for TailscaleAuthKeyParameter {
                     "{name}, stored by somebody else meanwhile"
                 )))
             }
-            Err(error) => Err(self.not_stored(&next, error).await),
+            Err(error) => Err(self.unstored(&next, error).await),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A sandbox in the test's own process, with customers that were onboarded some time ago.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -23,7 +23,7 @@ pub struct Fleet {
     pub ssm: aws_sdk_ssm::Client,
     pub iam: aws_sdk_iam::Client,
     pub ec2: aws_sdk_ec2::Client,
-    settled: RefCell<BTreeSet<CustomerId>>,
+    settled: Mutex<BTreeSet<CustomerId>>,
     // Serves the sandbox, so it must be dropped after it.
     runtime: tokio::runtime::Runtime,
 }
@@ -42,7 +42,7 @@ impl Fleet {
             ssm: aws_sdk_ssm::Client::new(&config),
             iam: aws_sdk_iam::Client::new(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
-            settled: RefCell::default(),
+            settled: Mutex::default(),
             sandbox,
             runtime,
         }
@@ -67,7 +67,7 @@ impl Fleet {
         let settings = Settings::of_sandbox(&Flags::default(), &variable).unwrap();
         let tailnet = Tailnet::new(settings.tailnet.unwrap());
         let wish = Wish {
-            add: self.settled.borrow().clone(),
+            add: self.settled.lock().unwrap().clone(),
             ..Wish::default()
         };
         let directory = tempfile::tempdir().unwrap();
@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     pub fn settle_minutes(&self, id: &str, minutes: i64, beat_minutes_ago: Option<i64>) -> String {
-        self.settled.borrow_mut().insert(id.parse().unwrap());
+        self.settled.lock().unwrap().insert(id.parse().unwrap());
         self.sandbox
             .settle(&settled(
                 id,

@@ -21,7 +21,8 @@ use crate::customer::CustomerId;
 use crate::plan::{InvalidPlan, Plan, Step, StepError, StepRun};
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
-use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, MINTED_TAG, minted_id};
+use crate::steps::minted_key::revoke_key;
 
 /// The tag that says which key is to come, by its fingerprint, and which version holds the one before.
 const ROTATION_TAG: &str = "BrainKeyRotation";
@@ -39,6 +40,8 @@ pub struct Rotation {
     pub revoke_at_once: bool,
     before: OnceLock<Before>,
     after: OnceLock<After>,
+    /// The brain's ids of keys that an earlier rotation minted or did not come to revoke.
+    earlier: Mutex<Vec<String>>,
     followed: Mutex<Vec<Followed>>,
     revoked: OnceLock<Revoked>,
 }
@@ -122,8 +125,11 @@ pub async fn key_ids(context: &Context) -> Result<Vec<String>, AwsError> {
     let tags = context.aws.parameter_tags(&name).await?.unwrap_or_default();
     let mut ids: Vec<String> = tags
         .into_iter()
-        .filter(|(key, _)| [BRAIN_KEY_ID_TAG, NEW_ID_TAG, OLD_ID_TAG].contains(&key.as_str()))
-        .map(|(_, id)| id)
+        .filter_map(|(key, value)| match key.as_str() {
+            BRAIN_KEY_ID_TAG | NEW_ID_TAG | OLD_ID_TAG => Some(value),
+            MINTED_TAG => minted_id(&value).map(|(id, _)| id.to_owned()),
+            _ => None,
+        })
         .collect();
     ids.sort();
     ids.dedup();
@@ -150,6 +156,7 @@ impl Rotation {
             revoke_at_once,
             before: OnceLock::new(),
             after: OnceLock::new(),
+            earlier: Mutex::default(),
             followed: Mutex::default(),
             revoked: OnceLock::new(),
         })
@@ -192,6 +199,36 @@ impl Rotation {
         NewBrainKey(Arc::clone(self)).undo(run).await
     }
 
+    fn note_earlier(&self, ids: impl Iterator<Item = String>) {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.extend(ids);
+    }
+
+    /// The brain's ids of the keys that go: the replaced one's, those an earlier rotation left, and that of another run
+    /// which stored its key in between. Never that of a key which is still to be stored.
+    async fn replaced_ids(&self) -> Result<Vec<String>, StepError> {
+        let (before, after) = self.both()?;
+        let name = self.context.customer.brain_key_parameter();
+        let tags = self.context.aws.parameter_tags(&name).await?;
+        let tagged = tags
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| [BRAIN_KEY_ID_TAG, OLD_ID_TAG].contains(&key.as_str()))
+            .map(|(_, id)| id);
+        let earlier = self
+            .earlier
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut ids = Vec::new();
+        for id in before.id.iter().cloned().chain(earlier).chain(tagged) {
+            if Some(&id) != after.id.as_ref() && !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
     /// Both keys, where the new one is stored by now; an error tells of a mistake in the order of the steps.
     fn both(&self) -> Result<(&Before, &After), StepError> {
         match (self.before.get(), self.after.get()) {
@@ -211,24 +248,42 @@ impl Rotation {
         if now.is_some_and(|now| now.value.expose_secret() == after.key.expose()) {
             return Ok(());
         }
+        // Nobody reads this run's key any more.
+        if let Some(id) = &after.id {
+            revoke_key(&self.context, id, Some(&after.key)).await?;
+        }
         Err(StepError::Precondition {
-            problem: format!("{name} was changed by somebody else while this rotation was going on; no key was revoked"),
-            hint: "find out who did and why; then run the same command again, which rotates the key that is stored now".to_owned(),
+            problem: format!("{name} was changed by somebody else while this rotation was going on; the old key was not revoked"),
+            hint: "the key that is stored now is kept, and the one minted here is not; if that was no other rotation, find out who did it; then run the same command again, which rotates the key that is stored now".to_owned(),
         })
     }
 
-    /// Ends a rotation whose steps are all done.
-    pub async fn finish(&self) -> Result<(), AwsError> {
-        self.forget().await
+    /// Ends a rotation whose steps are all done: what the brain calls the stored key is noted before what else names it
+    /// is taken off.
+    pub async fn finish(&self) -> Result<(), StepError> {
+        let (_, after) = self.both()?;
+        self.check_stored().await?;
+        self.note_id(after.id.as_deref()).await?;
+        Ok(self.forget().await?)
     }
 
-    /// Takes the tags of the rotation off again.
+    /// Has the parameter say what the brain calls the stored key, or nothing where that is not known.
+    async fn note_id(&self, id: Option<&str>) -> Result<(), AwsError> {
+        let name = self.context.customer.brain_key_parameter();
+        let aws = &self.context.aws;
+        match id {
+            Some(id) => aws.tag_parameter(&name, &[(BRAIN_KEY_ID_TAG, id)]).await,
+            None => aws.untag_parameter(&name, &[BRAIN_KEY_ID_TAG]).await,
+        }
+    }
+
+    /// Takes the tags of the rotation off again, all at once: with some of them, nobody could finish it.
     async fn forget(&self) -> Result<(), AwsError> {
         let name = self.context.customer.brain_key_parameter();
-        for key in [NEW_ID_TAG, OLD_ID_TAG, ROTATION_TAG] {
-            self.context.aws.untag_parameter(&name, key).await?;
-        }
-        Ok(())
+        self.context
+            .aws
+            .untag_parameter(&name, &[NEW_ID_TAG, OLD_ID_TAG, ROTATION_TAG])
+            .await
     }
 }
 

@@ -6,15 +6,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{After, Before, NEW_ID_TAG, OLD_ID_TAG, Pending, ROTATION_TAG, Rotation};
-use crate::aws::ssm::{Kind, Parameter};
+use crate::aws::ssm::{Kind, Parameter, PutError};
 use crate::brain::BrainError;
-use crate::brain::client::{KeyCheck, MintedKey};
+use crate::brain::client::KeyCheck;
 use crate::brain::events::HEARTBEAT;
+use crate::brain::keys::MintedKey;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Mint;
-use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, discard_key, mint_key};
+use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::minted_key::{discard_key, mint_key, not_stored, revoke_key};
 
 /// The parameter holds a new key that the brain takes; the one before is known.
 pub struct NewBrainKey(pub Arc<Rotation>);
@@ -132,25 +134,6 @@ impl NewBrainKey {
         }
     }
 
-    /// An earlier rotation minted a key and stored it nowhere.
-    async fn clear(
-        &self,
-        earlier: &Pending,
-        id: Option<&str>,
-        run: &StepRun,
-    ) -> Result<(), StepError> {
-        let context = &self.0.context;
-        if let (Some(lost), Some(token)) = (&earlier.new_id, &context.admin_token)
-            && Some(lost.as_str()) != id
-        {
-            run.progress(format!(
-                "revoking {lost}, which an interrupted rotation minted and did not store"
-            ));
-            context.brain.revoke_key(lost, token).await?;
-        }
-        Ok(self.0.forget().await?)
-    }
-
     /// Writes the tags first, so that whoever finds the new value knows what it replaced.
     async fn store(&self, minted: &MintedKey, before: &Before) -> Result<i64, StepError> {
         let (context, name) = (&self.0.context, self.name());
@@ -166,37 +149,52 @@ impl NewBrainKey {
         tags.extend(pending.new_id.as_deref().map(|id| (NEW_ID_TAG, id)));
         tags.extend(pending.old_id.as_deref().map(|id| (OLD_ID_TAG, id)));
         if let Err(e) = aws.tag_parameter(&name, &tags).await {
-            // The failure to note it is what must be told; nobody can use a key that is stored nowhere.
-            let _ = discard_key(context, minted).await;
-            return Err(e.into());
+            return Err(not_stored(context, minted, PutError::NotStored(e)).await);
         }
         let mut tags = context.tags();
         tags.extend(minted.id.as_deref().map(|id| (BRAIN_KEY_ID_TAG, id)));
+        // Two at once: whoever comes later finds that out before it stores anything, and gives up its key.
+        match aws.parameter(&name).await {
+            Ok(Some(now)) if now.version == before.version => {}
+            Ok(_) => {
+                let _ = discard_key(context, minted).await;
+                return Err(self.changed());
+            }
+            Err(e) => return Err(not_stored(context, minted, PutError::NotStored(e)).await),
+        }
         let put = aws
             .overwrite_parameter(&name, minted.key.expose(), Kind::Secure, &tags)
             .await;
-        let now = aws.parameter(&name).await;
-        let is_there = |now: &Parameter| now.value.expose_secret() == minted.key.expose();
-        match (put, now) {
-            (Ok(_), Ok(Some(now))) if is_there(&now) && now.kind == Kind::Secure.name() => {
-                if minted.id.is_none() {
-                    // It would name the key that was there before.
-                    aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
-                }
-                Ok(now.version)
-            }
-            (Ok(_), Ok(_)) => Err(StepError::Precondition {
-                problem: format!("{name} was written, and does not read back as it was written"),
-                hint: "somebody else changed it at the same time: run the same command again"
-                    .to_owned(),
-            }),
-            (Ok(_), Err(e)) => Err(e.into()),
-            (Err(e), Ok(Some(now))) if !is_there(&now) => {
-                let _ = discard_key(context, minted).await;
-                Err(e.into())
-            }
-            // It may be stored: whether it is shows when the command is run again.
-            (Err(e), _) => Err(e.into()),
+        let stored = match put {
+            Ok(stored) => stored,
+            Err(error) => return Err(not_stored(context, minted, error).await),
+        };
+        if stored.version != before.version + 1
+            && context.brain.check_key(&minted.key).await? == KeyCheck::Refused
+        {
+            return Err(self.put_back(stored.version - 1).await?);
+        }
+        Ok(stored.version)
+    }
+
+    /// Another rotation stored its key and revoked this one's in between: its key is the one that works.
+    async fn put_back(&self, version: i64) -> Result<StepError, StepError> {
+        let (aws, name) = (&self.0.context.aws, self.name());
+        if let Some(other) = aws.parameter(&format!("{name}:{version}")).await? {
+            aws.overwrite_parameter(&name, other.value.expose_secret(), Kind::Secure, &[])
+                .await?;
+        }
+        Ok(self.changed())
+    }
+
+    fn changed(&self) -> StepError {
+        StepError::Precondition {
+            problem: format!(
+                "{} was changed meanwhile: another rotation of {} is going on or has just ended",
+                self.name(),
+                self.0.context.customer
+            ),
+            hint: "the key that it stored is kept, and the one minted here is not; run the same command again only if the key must be replaced once more".to_owned(),
         }
     }
 }
@@ -244,7 +242,7 @@ impl Step for NewBrainKey {
         )];
         if let Some(lost) = earlier.and_then(|earlier| earlier.new_id) {
             differences.push(format!(
-                "an interrupted rotation minted {lost} and did not store it: revoke it"
+                "an interrupted rotation minted {lost} and did not store it: revoke it with the old one"
             ));
         }
         differences.push(format!(
@@ -283,12 +281,12 @@ impl Step for NewBrainKey {
             .before
             .get()
             .filter(|before| before.version == parameter.version)
-            .ok_or_else(|| StepError::Precondition {
-                problem: format!("{} was changed by somebody else meanwhile", self.name()),
-                hint: "nothing was changed; run the same command again".to_owned(),
-            })?;
-        if let Some(earlier) = &earlier {
-            self.clear(earlier, id.as_deref(), run).await?;
+            .ok_or_else(|| self.changed())?;
+        // Its tags are about to be overwritten: what they name goes with the old key, once the new one is stored.
+        if let Some(earlier) = earlier {
+            let ids = [earlier.new_id, earlier.old_id].into_iter().flatten();
+            self.0
+                .note_earlier(ids.filter(|lost| Some(lost) != id.as_ref()));
         }
         let minted = mint_key(context, |what| run.progress(what)).await?;
         if minted.key.expose() == parameter.value.expose_secret() {
@@ -342,15 +340,19 @@ impl Step for NewBrainKey {
             .overwrite_parameter(&name, old.expose(), Kind::Secure, &tags)
             .await?;
         if before.id.is_none() {
-            context.aws.untag_parameter(&name, BRAIN_KEY_ID_TAG).await?;
+            context
+                .aws
+                .untag_parameter(&name, &[BRAIN_KEY_ID_TAG])
+                .await?;
         }
         self.0.forget().await?;
+        let version = version.version;
         let mut done = vec![format!(
             "{name}, version {version}, holds the key of version {} again",
             before.version
         )];
-        if let (Some(id), Some(token)) = (&after.id, &context.admin_token)
-            && context.brain.revoke_key(id, token).await?
+        if let Some(id) = &after.id
+            && revoke_key(context, id, Some(&after.key)).await?
         {
             done.push(format!("brain key {id}, revoked"));
         }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::{OLD_ID_TAG, Revoked, Rotation, is_under_way};
 use crate::brain::client::KeyCheck;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
-use crate::secret::SecretString;
 use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
+use crate::steps::minted_key::{clear_leftovers, revoke_key};
 
 /// The old key is revoked, where that can be done from here.
 pub struct OldBrainKey(pub Arc<Rotation>);
@@ -26,10 +26,13 @@ impl OldBrainKey {
         Ok(context.aws.parameter_tag(&name, tag).await?)
     }
 
-    /// The brain's id of the old key, and the token to revoke it with.
-    fn means(&self) -> Option<(&str, &SecretString)> {
-        let id = self.0.before()?.id.as_deref()?;
-        Some((id, self.0.context.admin_token.as_ref()?))
+    /// Whether the brain has no way to try a key.
+    async fn cannot_be_tried(&self) -> Result<bool, StepError> {
+        let key = self.0.before().and_then(|before| before.key.as_ref());
+        Ok(match key {
+            Some(key) => self.0.context.brain.check_key(key).await? == KeyCheck::CannotBeAsked,
+            None => false,
+        })
     }
 
     /// Whether the brain refuses the old key already, revoked by somebody.
@@ -72,6 +75,11 @@ impl Step for OldBrainKey {
                     "{when} revoke {id} at the brain"
                 )));
             }
+            _ if self.is_refused().await? => {
+                return Ok(Observation::missing(
+                    "the brain refuses the old one already: take note of it",
+                ));
+            }
             (Some(_), None) => "the brain gave no id for it",
             (None, _) => "there is no admin token",
         };
@@ -88,22 +96,38 @@ impl Step for OldBrainKey {
 
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
         let (before, after) = self.0.both()?;
+        let context = &self.0.context;
+        // Before it is looked at what is stored: a key that is named here is one that this run's key has replaced.
+        let named = self.0.replaced_ids().await?;
         self.0.check_stored().await?;
-        if let Some((id, token)) = self.means()
-            && after.id.as_deref() != Some(id)
-        {
+        let mut revoked = Vec::new();
+        for id in named {
             run.progress(format!("revoking {id}"));
-            if self.0.context.brain.revoke_key(id, token).await? {
-                let _ = self.0.revoked.set(Revoked::Yes);
-                return Ok(Outcome::Removed(format!("brain key {id}, revoked")));
+            let key = before
+                .key
+                .as_ref()
+                .filter(|_| before.id.as_ref() == Some(&id));
+            if revoke_key(context, &id, key).await? {
+                revoked.push(id);
             }
         }
-        if self.is_refused().await? {
+        revoked.extend(clear_leftovers(context, after.id.as_deref(), run).await);
+        let removed = format!("brain key {}, revoked", revoked.join(", "));
+        if self.is_refused().await? || (before.key.is_none() && !revoked.is_empty()) {
             let _ = self.0.revoked.set(Revoked::Yes);
-            return Ok(Outcome::Adopted(format!(
-                "the key of version {} is refused by the brain already",
-                before.version
-            )));
+            return Ok(if revoked.is_empty() {
+                Outcome::Adopted(format!(
+                    "the key of version {} is refused by the brain already",
+                    before.version
+                ))
+            } else {
+                Outcome::Removed(removed)
+            });
+        }
+        if self.cannot_be_tried().await? && !revoked.is_empty() {
+            // A brain that cannot be asked about keys is believed.
+            let _ = self.0.revoked.set(Revoked::Yes);
+            return Ok(Outcome::Removed(removed));
         }
         if self.0.revoke_at_once {
             return Err(StepError::Precondition {

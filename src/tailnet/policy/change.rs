@@ -122,7 +122,7 @@ impl ChangeError {
             Self::Merge(_) => "mend the file in the admin console under Access controls, then run the same command again".to_owned(),
             Self::DoesNotHold(_) => "narrow these rules in the admin console under Access controls (m8trx tailnet check shows them all); nothing was changed".to_owned(),
             Self::Invalid(_) => "mend what it names in the admin console under Access controls; nothing was changed".to_owned(),
-            Self::NotKept { .. } | Self::NoPlace => "set XDG_STATE_HOME to a folder that can be written to; nothing was changed".to_owned(),
+            Self::NotKept { .. } | Self::NoPlace => "set XDG_STATE_HOME to a folder that can be written to; the policy file was not changed".to_owned(),
             Self::KeepsChanging { .. } => "wait until others are done (a pipeline, perhaps), then run the same command again".to_owned(),
             Self::EtagNotTaken => "look for a proxy between this machine and Tailscale that changes the headers ETag or If-Match; nothing was changed".to_owned(),
         })
@@ -309,6 +309,16 @@ impl Contest {
         tokio::time::sleep(pause).await;
         Ok(())
     }
+}
+
+/// Whether a file can be kept in a folder: known before anything is changed, since no policy file is changed without.
+pub(crate) fn check_place(directory: Option<&Path>) -> Result<(), ChangeError> {
+    let directory = directory.ok_or(ChangeError::NoPlace)?;
+    let kept = keep("", directory)?;
+    std::fs::remove_file(&kept).map_err(|reason| ChangeError::NotKept {
+        path: directory.to_owned(),
+        reason,
+    })
 }
 
 /// Keeps a file in a folder, readable to its owner only.
