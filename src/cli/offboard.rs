@@ -235,7 +235,7 @@ async fn confirm(args: &OffboardArgs, terminal: &Terminal) -> Result<(), Failure
         return Ok(());
     }
     let customer = args.customer.clone();
-    let check = move |text: &str| {
+    let parse = move |text: &str| {
         if text == customer.as_str() {
             Ok(())
         } else {
@@ -245,7 +245,7 @@ async fn confirm(args: &OffboardArgs, terminal: &Terminal) -> Result<(), Failure
         }
     };
     let question = format!("Type {} to remove all of it", args.customer);
-    terminal.input(&question, None, check).await.map(drop)
+    terminal.input(&question, None, parse).await
 }
 
 fn finish(done: Offboarded, result: &mut Document, terminal: &Terminal) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use super::client;
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
 use crate::brain::database::Database;
-use crate::brain::{Brain, BrainError, Heartbeat};
+use crate::brain::{Brain, Heartbeat};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::tailnet::devices::Device;
@@ -237,14 +237,12 @@ async fn heartbeats(
         return BTreeMap::new();
     }
     // Nothing is asked: this command only shows.
-    let silent = Terminal {
-        interactive: false,
-        ..terminal.clone()
-    };
+    let mut silent = terminal.clone();
+    silent.interactive = false;
     let asked = async {
         let url = brain_url(aws, &target.settings, &silent).await?;
         let database = match &target.settings.brain.database_url {
-            Some(url) => Some(Database::connect(url).await.map_err(brain_failure)?),
+            Some(url) => Some(Database::connect(url).await.map_err(Failure::from)?),
             None => None,
         };
         Ok::<_, Failure>((Brain::new(url), database))
@@ -299,7 +297,7 @@ async fn heartbeat(
         return database
             .latest_heartbeat(customer, since)
             .await
-            .map_err(brain_failure);
+            .map_err(Failure::from);
     }
     let Some(stored) = aws.parameter(&customer.brain_key_parameter()).await? else {
         return Ok(None);
@@ -309,11 +307,7 @@ async fn heartbeat(
     brain
         .latest_heartbeat(customer, &key, since)
         .await
-        .map_err(brain_failure)
-}
-
-fn brain_failure(error: BrainError) -> Failure {
-    Failure::new(Kind::Other, &error).maybe_hint(error.hint())
+        .map_err(Failure::from)
 }
 
 impl Row {
