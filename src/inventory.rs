@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::aws::{Aws, AwsError};
 use crate::customer::{BRAIN_URL_PARAMETER, CUSTOMER_TAG_KEY, CustomerId};
+use crate::resource::Resource;
 use crate::smoke::{MARK_KEY, mark_among};
 use crate::steps::Mark;
 
@@ -47,6 +48,23 @@ pub enum Kind {
     PolicyEntry,
     /// A key that the brain accepts.
     BrainKey,
+}
+
+impl Kind {
+    /// The resource that one of this kind with this id belongs to; none for a key that only the brain knows.
+    pub fn resource(self, id: &str) -> Option<Resource> {
+        Some(match self {
+            Self::Host => Resource::Host,
+            Self::SecurityGroup => Resource::SecurityGroup,
+            Self::InstanceProfile => Resource::InstanceProfile,
+            Self::IamRole => Resource::IamRole,
+            Self::Device | Self::AuthKey => Resource::TailscaleAuthKey,
+            Self::PolicyEntry => Resource::TailnetPolicy,
+            // A parameter's last part is the name of its resource.
+            Self::Parameter => return Resource::named(id.rsplit('/').next()?),
+            Self::BrainKey => return None,
+        })
+    }
 }
 
 impl fmt::Display for Kind {

@@ -1,5 +1,7 @@
 //! Turns a fresh customer EC2 into a host that reports to the brain.
 
+#![forbid(unsafe_code)]
+
 pub mod artifacts;
 pub mod aws;
 pub mod bootstrap_log;
@@ -15,6 +17,7 @@ pub mod offboarding;
 pub mod parameter;
 pub mod plan;
 pub mod removal;
+pub mod resource;
 pub mod rotation;
 pub mod secret;
 pub mod smoke;

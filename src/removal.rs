@@ -8,19 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::plan::event::{Event, Events, Outcome};
 use crate::plan::runner::millis;
 use crate::plan::{Step, StepError, StepRun};
-use crate::steps::brain_key::BrainKeyParameter;
-use crate::steps::brain_url::BrainUrlParameter;
-use crate::steps::host::Host;
-use crate::steps::iam_role::IamRole;
-use crate::steps::instance_profile::InstanceProfile;
-use crate::steps::security_group::SecurityGroup;
-use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
-use crate::steps::{Context, tailnet_policy};
+use crate::resource::Resource;
+use crate::steps::{Context, step};
 
 /// How often a step is tried again where IAM has not yet learned of the step before it.
 const CONFLICT_RETRIES: u32 = 5;
-/// The steps without which the others are not undone: while a host may live, nothing that it needs is taken away.
-const HOST_STEPS: [&str; 2] = ["host", "security-group"];
 
 /// A step that was undone, with what it removed in words, or why it could not be.
 #[derive(Debug)]
@@ -32,25 +24,11 @@ pub struct Undone {
 }
 
 /// The steps that made something, in the order in which they are undone.
-///
-/// The host comes first, and the security group second: EC2 deletes it only when no instance uses it, which proves
-/// that no host lives that it did not list. Only then does the brain key go. The role goes after the profile that
-/// holds it.
 pub fn steps(context: &Arc<Context>) -> Vec<Arc<dyn Step>> {
-    let policy = tailnet_policy(context);
-    let context = || Arc::clone(context);
-    let mut steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(Host(context())),
-        Arc::new(SecurityGroup(context())),
-        Arc::new(BrainKeyParameter(context())),
-        Arc::new(TailscaleAuthKeyParameter(context())),
-        Arc::new(InstanceProfile(context())),
-        Arc::new(IamRole(context())),
-        Arc::new(BrainUrlParameter(context())),
-    ];
-    // After the auth key, whose devices bear the tag.
-    steps.extend(policy);
-    steps
+    Resource::in_order_of_removal()
+        .into_iter()
+        .filter_map(|resource| step(resource, context))
+        .collect()
 }
 
 /// Undoes steps in their order.
@@ -97,7 +75,8 @@ pub async fn undo_all(
                     error: error.to_string(),
                     elapsed_ms,
                 });
-                HOST_STEPS.contains(&name) || matches!(error, StepError::Interrupted)
+                Resource::named(name).is_some_and(Resource::guards_removal)
+                    || matches!(error, StepError::Interrupted)
             }
         };
         done.push(Undone { step: name, result });

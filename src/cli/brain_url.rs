@@ -18,6 +18,7 @@ use crate::config::{self, Flags};
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::parameter::{ParameterId, Value};
 use crate::plan::{Plan, Step};
+use crate::resource::Resource;
 use crate::secret::ExposeSecret as _;
 use crate::steps::hosts_follow::{Fleet, Following, HostsFollow};
 use crate::steps::stored_parameter::StoredParameter;
@@ -269,7 +270,7 @@ async fn set(
         outcome: report
             .steps
             .iter()
-            .find(|step| step.name == "brain-url")
+            .find(|step| step.name == Resource::BrainUrl.name())
             .map_or("unchanged", |step| step.outcome.word()),
         before,
         version: stored.map_or(0, |stored| stored.version),

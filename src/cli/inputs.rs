@@ -13,6 +13,7 @@ use crate::brain::{Brain, BrainUrl};
 use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::plan::Observation;
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
 use crate::steps::{Context, Mint};
 use crate::tailnet::keys::how_to_make_a_key;
@@ -218,7 +219,7 @@ pub(super) async fn give_tailscale_key(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     if observed
-        .get("tailscale-auth-key")
+        .get(Resource::TailscaleAuthKey.name())
         .is_some_and(Observation::is_satisfied)
     {
         return Ok(());

@@ -13,15 +13,9 @@ use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::config::Flags;
 use crate::customer::CustomerId;
-use crate::plan::{Observation, Plan, Step};
-use crate::steps::brain_key::BrainKeyParameter;
-use crate::steps::host::Host;
-use crate::steps::iam_role::IamRole;
-use crate::steps::image::HostImage;
-use crate::steps::instance_profile::InstanceProfile;
-use crate::steps::security_group::SecurityGroup;
-use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
-use crate::steps::{Context, tailnet_policy};
+use crate::plan::{Observation, Plan};
+use crate::resource::Resource;
+use crate::steps::{self, Context};
 use crate::tailnet::Tailnet;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
@@ -98,22 +92,18 @@ async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Resu
         tailnet: settings.tailnet.clone().map(Tailnet::new),
         ..Context::new(customer.clone(), aws, brain)
     });
-    let shared = || Arc::clone(&context);
-    let mut needed: Vec<Arc<dyn Step>> = vec![
-        Arc::new(BrainKeyParameter(shared())),
-        Arc::new(TailscaleAuthKeyParameter(shared())),
-        Arc::new(IamRole(shared())),
-        Arc::new(InstanceProfile(shared())),
-    ];
-    needed.extend(tailnet_policy(&context));
-    let needed = Plan::part(needed)?;
-    let plan = Plan::part(vec![
-        Arc::new(HostImage(shared())),
-        Arc::new(SecurityGroup(shared())),
-        Arc::new(Host(shared())),
-    ])?;
+    let needed = steps::needed_by_host(&context)?;
+    let made = [Resource::Image, Resource::SecurityGroup, Resource::Host];
+    let plan = Plan::part(
+        made.into_iter()
+            .filter_map(|resource| steps::step(resource, &context))
+            .collect(),
+    )?;
     let observed = observe(&plan).await?;
-    if !observed.get("host").is_some_and(Observation::is_satisfied) {
+    if !observed
+        .get(Resource::Host.name())
+        .is_some_and(Observation::is_satisfied)
+    {
         check_needed(customer, &needed).await?;
     }
     let order = Order {
@@ -129,7 +119,7 @@ async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Resu
     let steps = StepLine::of(&report);
     let outcome = steps
         .iter()
-        .find(|step| step.name == "host")
+        .find(|step| step.name == Resource::Host.name())
         .map(|step| step.outcome);
     let (Some(host), Some(outcome)) = (context.found.host.get(), outcome) else {
         return Err(Failure::words(
@@ -164,12 +154,10 @@ async fn check_needed(customer: &CustomerId, needed: &Plan) -> Result<(), Failur
             Some(drifted) => drifted.lines().first().copied().unwrap_or_default(),
         };
         lacking.push(format!("{name}: {why}"));
-        let remedy = match name {
-            "brain-key" => format!("m8trx mint-key {customer} --store"),
-            "tailscale-auth-key" => format!("m8trx params put {customer}/{name}"),
-            "tailnet-policy" => format!("m8trx tailnet apply {customer}"),
-            _ => format!("m8trx iam apply {customer}"),
-        };
+        let remedy = Resource::named(name).map_or_else(
+            || format!("m8trx onboard {customer}"),
+            |resource| resource.remedy(customer),
+        );
         if !remedies.contains(&remedy) {
             remedies.push(remedy);
         }

@@ -20,6 +20,7 @@ use crate::config::{self, Flags};
 use crate::customer::CustomerId;
 use crate::plan::runner::millis;
 use crate::plan::{Events, Observation, RunReport, StepError, StepRun};
+use crate::resource::Resource;
 use crate::rotation::age;
 use crate::rotation::brain_key::{Followed, Revoked, Rotation};
 use crate::secret::BrainKey;
@@ -158,7 +159,7 @@ async fn rotate(
     terminal.say("");
     terminal.say(document.to_string());
     if observed
-        .get("brain-key")
+        .get(Resource::BrainKey.name())
         .is_some_and(Observation::is_satisfied)
     {
         terminal.say("An earlier rotation was interrupted: this run finishes it, with the key that is stored.");

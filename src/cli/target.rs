@@ -27,6 +27,7 @@ impl Target {
     ///
     /// # Errors
     /// Settings that cannot be used, and a sandbox where there can be none.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables))]
     pub async fn open(
         global: &Global,
         flags: &Flags,

@@ -18,6 +18,7 @@ use crate::config::{self, Flags};
 use crate::customer::CustomerId;
 use crate::plan::runner::millis;
 use crate::plan::{Observation, Plan};
+use crate::resource::Resource;
 use crate::steps::Context;
 use crate::steps::brain_key::BrainKeyParameter;
 use crate::steps::first_heartbeat::FirstHeartbeat;
@@ -196,7 +197,7 @@ async fn check_key(context: &Arc<Context>) -> Result<(), Failure> {
     }
     let plan = Plan::part(vec![Arc::new(BrainKeyParameter(Arc::clone(context)))])?;
     let observed = observe(&plan).await?;
-    match observed.get("brain-key") {
+    match observed.get(Resource::BrainKey.name()) {
         Some(observation) if !observation.is_satisfied() => {
             let customer = &context.customer;
             let mut failure = Failure::words(

@@ -9,6 +9,7 @@ use super::{ByHand, other_parameters, stored_auth_key_id, tell};
 use crate::brain::client::KeyCheck;
 use crate::inventory::Item;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::rotation::brain_key::key_ids;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Context;
@@ -25,8 +26,8 @@ pub(super) enum Gone {
 impl Step for Gone {
     fn name(&self) -> &'static str {
         match self {
-            Self::BrainKey(_) => "brain-key",
-            Self::AuthKey(_) => "tailscale-auth-key",
+            Self::BrainKey(_) => Resource::BrainKey.name(),
+            Self::AuthKey(_) => Resource::TailscaleAuthKey.name(),
             Self::OtherParameters(_) => "other-parameters",
         }
     }

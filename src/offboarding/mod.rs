@@ -15,6 +15,7 @@ use crate::plan::event::{Event, Events, RunEnd};
 use crate::plan::runner::millis;
 use crate::plan::{Step, StepError};
 use crate::removal::{self, Undone, undo_all};
+use crate::resource::Resource;
 use crate::rotation::brain_key::key_ids;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::steps::Context;
@@ -181,16 +182,17 @@ impl Offboarding {
         let mut steps: Vec<Arc<dyn Step>> = Vec::new();
         for step in removal::steps(&context) {
             let foreign = |kind, id: &str| found.is_foreign(kind, id);
-            match step.name() {
+            match Resource::named(step.name()) {
                 // The fleet's.
-                "brain-url" => {}
-                "brain-key" if foreign(Kind::Parameter, &customer.brain_key_parameter()) => {}
-                "brain-key" => steps.push(Arc::new(Gone::BrainKey(BrainKeyGone {
+                Some(Resource::BrainUrl) => {}
+                Some(Resource::BrainKey)
+                    if foreign(Kind::Parameter, &customer.brain_key_parameter()) => {}
+                Some(Resource::BrainKey) => steps.push(Arc::new(Gone::BrainKey(BrainKeyGone {
                     context: Arc::clone(&context),
                     leave: leave_brain_key,
                     by_hand: Arc::clone(&by_hand),
                 }))),
-                "tailscale-auth-key" => {
+                Some(Resource::TailscaleAuthKey) => {
                     if !foreign(Kind::Parameter, &customer.tailscale_auth_key_parameter()) {
                         steps.push(Arc::new(Gone::AuthKey(AuthKeyGone {
                             context: Arc::clone(&context),
@@ -202,8 +204,8 @@ impl Offboarding {
                         foreign: found.foreign.clone(),
                     })));
                 }
-                "instance-profile" if foreign(Kind::InstanceProfile, &name) => {}
-                "iam-role" if foreign(Kind::IamRole, &name) => {}
+                Some(Resource::InstanceProfile) if foreign(Kind::InstanceProfile, &name) => {}
+                Some(Resource::IamRole) if foreign(Kind::IamRole, &name) => {}
                 _ => steps.push(step),
             }
         }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::age;
 use crate::aws::ssm::{Kind, Parameter};
 use crate::plan::{InvalidPlan, Observation, Outcome, Plan, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::status::expiry::{Stage, expiry};
 use crate::steps::Context;
@@ -209,7 +210,7 @@ impl NewTailscaleKey {
 #[async_trait]
 impl Step for NewTailscaleKey {
     fn name(&self) -> &'static str {
-        "tailscale-auth-key"
+        Resource::TailscaleAuthKey.name()
     }
 
     fn describe(&self) -> String {

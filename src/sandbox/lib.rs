@@ -8,6 +8,9 @@
 //!     └──M8TRX_TAILSCALE_API_URL──▶ tailnet ◀────────────────────────┘ tailscale.com, TLS
 //! ```
 
+// Hosts are made of Linux namespaces; elsewhere there is nothing here.
+#![cfg(target_os = "linux")]
+
 mod brain;
 mod cloud;
 mod customer;

@@ -11,6 +11,7 @@ use crate::plan::event::{Event, Events, RunEnd};
 use crate::plan::runner::millis;
 pub use crate::removal::steps;
 use crate::removal::undo_all;
+use crate::resource::Resource;
 use crate::steps::brain_key::BRAIN_KEY_ID_TAG;
 use crate::steps::{Context, Mark};
 
@@ -88,7 +89,7 @@ fn note_on_key(
     notes: &mut Vec<String>,
 ) {
     let revoked = removed.iter().any(|text| text.starts_with("brain key"));
-    if step != "brain-key" || removed.is_empty() || revoked {
+    if step != Resource::BrainKey.name() || removed.is_empty() || revoked {
         return;
     }
     let customer = &context.customer;

@@ -10,6 +10,7 @@ use crate::brain::BrainError;
 use crate::brain::client::{KeyCheck, MintedKey};
 use crate::brain::mint;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// The tag of the parameter that keeps the brain's own id of the key, to revoke it by.
@@ -112,7 +113,7 @@ pub async fn discard_key(context: &Context, minted: &MintedKey) -> Result<(), St
 #[async_trait]
 impl Step for BrainKeyParameter {
     fn name(&self) -> &'static str {
-        "brain-key"
+        Resource::BrainKey.name()
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use crate::aws::ssm::{Kind, Put};
 use crate::brain::BrainUrl;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::ExposeSecret as _;
 
 /// `/m8trx/brain-url`.
@@ -49,7 +50,7 @@ impl BrainUrlParameter {
 #[async_trait]
 impl Step for BrainUrlParameter {
     fn name(&self) -> &'static str {
-        "brain-url"
+        Resource::BrainUrl.name()
     }
 
     fn describe(&self) -> String {

@@ -16,6 +16,7 @@ use crate::brain::database::Database;
 use crate::brain::{BrainError, Heartbeat};
 use crate::diagnosis::{Diagnosis, Heard, Situation, Verdict, judge};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 
 /// A heartbeat older than this says nothing about now: three beats of the timer, which beats every five minutes.
@@ -273,11 +274,11 @@ impl Standing {
 #[async_trait]
 impl Step for FirstHeartbeat {
     fn name(&self) -> &'static str {
-        "first-heartbeat"
+        Resource::FirstHeartbeat.name()
     }
 
     fn after(&self) -> &'static [&'static str] {
-        &["host"]
+        Resource::FirstHeartbeat.after()
     }
 
     fn describe(&self) -> String {

@@ -15,6 +15,7 @@ use crate::aws::ec2_launch::{
 use crate::customer::{CUSTOMER_TAG_KEY, hex};
 use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 
 /// How long EC2 is given to learn of a new instance profile. It mostly takes ten seconds.
 const PROFILE_PATIENCE: Duration = Duration::from_secs(180);
@@ -260,19 +261,11 @@ impl Host {
 #[async_trait]
 impl Step for Host {
     fn name(&self) -> &'static str {
-        "host"
+        Resource::Host.name()
     }
 
     fn after(&self) -> &'static [&'static str] {
-        &[
-            "brain-url",
-            "brain-key",
-            "tailscale-auth-key",
-            "iam-role",
-            "instance-profile",
-            "image",
-            "security-group",
-        ]
+        Resource::Host.after()
     }
 
     fn describe(&self) -> String {

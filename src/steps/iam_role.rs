@@ -10,6 +10,7 @@ use crate::artifacts;
 use crate::aws::iam::Role;
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 
 /// The name of the inline policy.
 pub const POLICY_NAME: &str = "m8trx-parameters";
@@ -222,7 +223,7 @@ impl IamRole {
 #[async_trait]
 impl Step for IamRole {
     fn name(&self) -> &'static str {
-        "iam-role"
+        Resource::IamRole.name()
     }
 
     fn describe(&self) -> String {

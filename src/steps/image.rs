@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::Context;
 use crate::aws::ec2::Image;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::ExposeSecret as _;
 
 /// The image: `--ami`, or Ubuntu 22.04 for the instance type's architecture.
@@ -70,7 +71,7 @@ pub(super) async fn resolve(context: &Context) -> Result<Image, StepError> {
 #[async_trait]
 impl Step for HostImage {
     fn name(&self) -> &'static str {
-        "image"
+        Resource::Image.name()
     }
 
     fn describe(&self) -> String {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::Context;
 use crate::customer::CUSTOMER_TAG_KEY;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 
 /// How often a role that IAM does not see yet is tried again, a second apart.
 const ROLE_RETRIES: usize = 15;
@@ -42,11 +43,11 @@ impl InstanceProfile {
 #[async_trait]
 impl Step for InstanceProfile {
     fn name(&self) -> &'static str {
-        "instance-profile"
+        Resource::InstanceProfile.name()
     }
 
     fn after(&self) -> &'static [&'static str] {
-        &["iam-role"]
+        Resource::InstanceProfile.after()
     }
 
     fn describe(&self) -> String {

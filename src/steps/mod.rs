@@ -30,6 +30,7 @@ use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
 use crate::plan::{InvalidPlan, Plan, Step, StepError};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
 use crate::tailnet::Tailnet;
 
@@ -243,21 +244,40 @@ impl Context {
 
 /// The whole path of one customer, from nothing to the first heartbeat.
 pub fn onboarding(context: &Arc<Context>) -> Result<Plan, InvalidPlan> {
-    let policy = tailnet_policy(context);
-    let context = || Arc::clone(context);
-    let mut steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(brain_url::BrainUrlParameter(context())),
-        Arc::new(brain_key::BrainKeyParameter(context())),
-        Arc::new(tailscale_auth_key::TailscaleAuthKeyParameter(context())),
-        Arc::new(iam_role::IamRole(context())),
-        Arc::new(instance_profile::InstanceProfile(context())),
-        Arc::new(image::HostImage(context())),
-        Arc::new(security_group::SecurityGroup(context())),
-        Arc::new(host::Host(context())),
-        Arc::new(first_heartbeat::FirstHeartbeat(context())),
-    ];
-    steps.extend(policy);
-    Plan::new(steps)
+    Plan::new(
+        Resource::all()
+            .filter_map(|resource| step(resource, context))
+            .collect(),
+    )
+}
+
+/// The steps of what a host needs to come up.
+pub fn needed_by_host(context: &Arc<Context>) -> Result<Plan, InvalidPlan> {
+    let needed = Resource::all().filter(|resource| resource.is_needed_by_host());
+    Plan::part(
+        needed
+            .filter_map(|resource| step(resource, context))
+            .collect(),
+    )
+}
+
+/// The step that ensures something; none for the policy file where Tailscale's API is not configured.
+pub fn step(resource: Resource, context: &Arc<Context>) -> Option<Arc<dyn Step>> {
+    let shared = Arc::clone(context);
+    Some(match resource {
+        Resource::BrainUrl => Arc::new(brain_url::BrainUrlParameter(shared)),
+        Resource::BrainKey => Arc::new(brain_key::BrainKeyParameter(shared)),
+        Resource::TailscaleAuthKey => {
+            Arc::new(tailscale_auth_key::TailscaleAuthKeyParameter(shared))
+        }
+        Resource::IamRole => Arc::new(iam_role::IamRole(shared)),
+        Resource::InstanceProfile => Arc::new(instance_profile::InstanceProfile(shared)),
+        Resource::Image => Arc::new(image::HostImage(shared)),
+        Resource::SecurityGroup => Arc::new(security_group::SecurityGroup(shared)),
+        Resource::Host => Arc::new(host::Host(shared)),
+        Resource::FirstHeartbeat => Arc::new(first_heartbeat::FirstHeartbeat(shared)),
+        Resource::TailnetPolicy => return tailnet_policy(context),
+    })
 }
 
 /// The step that puts the customer into the tailnet's policy file, where Tailscale's API is configured.

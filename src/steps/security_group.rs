@@ -9,6 +9,7 @@ use super::Context;
 use super::host::Host;
 use crate::aws::ec2_network;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 
 /// How often deleting is tried again, two seconds apart, while an ended instance still holds the group.
 const DELETE_RETRIES: usize = 60;
@@ -64,7 +65,7 @@ impl SecurityGroup {
 #[async_trait]
 impl Step for SecurityGroup {
     fn name(&self) -> &'static str {
-        "security-group"
+        Resource::SecurityGroup.name()
     }
 
     fn describe(&self) -> String {

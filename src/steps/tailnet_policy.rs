@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::Context;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::tailnet::Tailnet;
 use crate::tailnet::policy::change::{ChangeError, Proposal, Wish};
 use crate::tailnet::policy::hujson::Document;
@@ -48,7 +49,7 @@ impl TailnetPolicy {
 #[async_trait]
 impl Step for TailnetPolicy {
     fn name(&self) -> &'static str {
-        "tailnet-policy"
+        Resource::TailnetPolicy.name()
     }
 
     fn describe(&self) -> String {

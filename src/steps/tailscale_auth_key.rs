@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{Context, tailnet_membership as membership};
 use crate::aws::ssm::{Kind, Parameter, Put};
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{ExposeSecret as _, TailscaleAuthKey};
 use crate::tailnet::TailnetError;
 use crate::tailnet::keys::{self, NewKey, how_to_make_a_key};
@@ -234,13 +235,13 @@ impl Context {
 #[async_trait]
 impl Step for TailscaleAuthKeyParameter {
     fn name(&self) -> &'static str {
-        "tailscale-auth-key"
+        Resource::TailscaleAuthKey.name()
     }
 
     /// Tailscale refuses a key with a tag that the policy file does not define.
     fn after(&self) -> &'static [&'static str] {
         if self.0.tailnet.is_some() {
-            &["tailnet-policy"]
+            Resource::TailscaleAuthKey.after()
         } else {
             &[]
         }

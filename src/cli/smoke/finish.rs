@@ -13,6 +13,7 @@ use crate::diagnosis::Remedy;
 use crate::inventory::{Inventory, Item};
 use crate::plan::runner::millis;
 use crate::plan::{Event, RunReport, StepError};
+use crate::resource::Resource;
 use crate::smoke::checks::Findings;
 use crate::smoke::removal::Removed;
 use crate::smoke::report::{self, Finding, Page, Verdict};
@@ -268,9 +269,9 @@ impl Run {
         let made = self.made.read();
         let heartbeat = context.found.heartbeat.get();
         let known = timeline::Known {
-            launched: made.end_of("host").unwrap_or(self.began),
+            launched: made.end_of(Resource::Host.name()).unwrap_or(self.began),
             heartbeat: heartbeat.map(|beat| beat.ts),
-            failed: made.end_of("first-heartbeat"),
+            failed: made.end_of(Resource::FirstHeartbeat.name()),
         };
         let (host, placed) = timeline::of_console(&self.findings.console(), known);
         let gone = |item: &Item| match &self.removed {

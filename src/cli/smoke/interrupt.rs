@@ -6,22 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::cleanup_command;
-use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
-use crate::inventory::{Item, Kind as Thing};
+use crate::customer::CustomerId;
+use crate::inventory::Item;
 use crate::plan::{Event, Outcome};
+use crate::resource::Resource;
 use crate::terminal::Terminal;
-
-/// The steps that make something.
-const MAKERS: [&str; 8] = [
-    "tailnet-policy",
-    "brain-url",
-    "brain-key",
-    "tailscale-auth-key",
-    "iam-role",
-    "instance-profile",
-    "security-group",
-    "host",
-];
 
 /// What was made and is not removed yet, by the step that makes it.
 #[derive(Clone, Default)]
@@ -50,7 +39,7 @@ impl Left {
     pub(super) fn event(&self, event: &Event) {
         let mut left = self.lock();
         match event {
-            Event::StepStarted { step } if MAKERS.contains(step) => {
+            Event::StepStarted { step } if Resource::named(step).is_some_and(Resource::is_made) => {
                 left.insert((*step).to_owned(), "perhaps: it was under way".to_owned());
             }
             Event::StepFinished { step, outcome, .. } => match outcome {
@@ -76,19 +65,11 @@ impl Left {
     pub(super) fn expect(&self, items: Vec<&Item>) {
         let mut left = self.lock();
         for item in items {
-            let step = match item.kind {
-                Thing::Host => "host",
-                Thing::SecurityGroup => "security-group",
-                Thing::InstanceProfile => "instance-profile",
-                Thing::IamRole => "iam-role",
-                Thing::Device | Thing::AuthKey => "tailscale-auth-key",
-                Thing::PolicyEntry => "tailnet-policy",
-                Thing::Parameter if item.id == BRAIN_URL_PARAMETER => "brain-url",
-                // The brain's keys carry no mark.
-                Thing::BrainKey => continue,
-                Thing::Parameter => item.id.rsplit('/').next().unwrap_or(&item.id),
+            // The brain's keys carry no mark.
+            let Some(resource) = item.kind.resource(&item.id) else {
+                continue;
             };
-            left.insert(step.to_owned(), item.id.clone());
+            left.insert(resource.name().to_owned(), item.id.clone());
         }
     }
 }

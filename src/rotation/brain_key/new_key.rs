@@ -11,6 +11,7 @@ use crate::brain::BrainError;
 use crate::brain::client::{KeyCheck, MintedKey};
 use crate::brain::events::HEARTBEAT;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
+use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::steps::Mint;
 use crate::steps::brain_key::{BRAIN_KEY_ID_TAG, discard_key, mint_key};
@@ -203,7 +204,7 @@ impl NewBrainKey {
 #[async_trait]
 impl Step for NewBrainKey {
     fn name(&self) -> &'static str {
-        "brain-key"
+        Resource::BrainKey.name()
     }
 
     fn describe(&self) -> String {
