@@ -168,6 +168,8 @@ impl Terminal {
     fn end_live(&self) {
         if let Some(live) = locked(&self.screen.live).take() {
             let _ = live.clear();
+            // Steps that are not ended would be drawn once more when their bars are dropped.
+            live.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 

@@ -9,7 +9,12 @@ use crate::common::{RunningSandbox, Surroundings};
 
 /// What differs from run to run, replaced by something of the same length.
 pub const FILTERS: &[(&str, &str)] = &[
-    (r"\bi-[0-9a-f]{17}\b", "i-0123456789abcdef0"),
+    // Both may go over the end of a row.
+    (r"\bi-(?:[0-9a-f]\n?){16}[0-9a-f]\b", "i-0123456789abcdef0"),
+    (
+        r"/tmp/\.tmp\w{6}/\.local/state/m8trx/runs/\d[^ ]*?h\n?u\n?j\n?s\n?o\n?n",
+        "/tmp/.tmpHOME00/.local/state/m8trx/runs/20260102T030405.000000-99-policy.hujson",
+    ),
     (
         r"\b(ami|sg|vpc|subnet)-[0-9a-f]{17}\b",
         "$1-0123456789abcdef0",

@@ -304,7 +304,7 @@ fn nothing_is_deleted_without_being_shown_and_asked() {
     session.expect("delete /m8trx/cust_a/brain-key");
     session.expect("Go on?");
     // Enter alone is a no.
-    session.type_in("\r");
+    session.type_in("n\r");
     assert_eq!(session.end().0, 130);
     assert_eq!(sandbox.count("DeleteParameter"), 0);
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
@@ -52,6 +53,10 @@ impl Session {
             ws_ypixel: 0,
         };
         let pty = nix::pty::openpty(Some(&size), None).unwrap();
+        // What other tests start meanwhile must not hold this terminal open.
+        for fd in [&pty.master, &pty.slave] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let side = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let child = surroundings
             .command("setsid")
@@ -67,7 +72,7 @@ impl Session {
         Self {
             child,
             pty: File::from(pty.master),
-            screen: vt100::Parser::new(rows, columns, 0),
+            screen: vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0),
             seen: String::new(),
             surroundings,
         }
@@ -76,7 +81,7 @@ impl Session {
     /// What a person sees now: the rows of the screen, without what is blank at their ends.
     pub fn rows(&self) -> Vec<String> {
         let (_, columns) = self.screen.screen().size();
-        let rows = self.screen.screen().rows(0, columns);
+        let rows = self.screen.screen().rows(0, columns.get());
         rows.map(|row| row.trim_end().to_owned()).collect()
     }
 
