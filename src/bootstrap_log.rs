@@ -1,25 +1,60 @@
-//! What a host's console says about its bootstrap. Reads any bytes: binary, half lines, colours, cut anywhere.
+//! What a host's console says about its bootstrap and its boots, as a story with an order.
 
+use std::time::Duration;
+
+use crate::console_text::{Line, PREFIX, Speaker, lines};
 use crate::customer::CustomerId;
 
-/// The prefix of every line `bootstrap.sh` writes about itself.
-const PREFIX: &str = "m8trx-bootstrap: ";
+/// The kernel's time begins again with each boot: so little, after so much more, is another boot.
+const NEW: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(4);
 
-/// How far a bootstrap came.
+/// How far a bootstrap came, and what its host has gone through since.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BootstrapLog {
     /// The last step that announced itself.
     pub step: Option<BootstrapStep>,
     /// Where it ended without success.
     pub failure: Option<BootstrapFailure>,
-    /// Whether the brain accepted the first beat.
+    /// Whether the brain accepted the first heartbeat.
     pub first_heartbeat: bool,
     /// The customer id of the last line, when it came to its end.
     pub complete: Option<String>,
     /// Who it found itself to be.
     pub identity: Option<Identity>,
-    /// What the last step printed, its own lines and those of its commands, oldest first, masked; up to its failure.
-    pub lines: Vec<String>,
+    /// What was printed since the last step began, oldest first, masked; up to its failure.
+    pub lines: Vec<Line>,
+    /// Whether an earlier run of it had reported.
+    pub reported_before: bool,
+    /// The boots, oldest first.
+    pub boots: Vec<Boot>,
+    /// The boot that the last run belongs to.
+    pub run_in: usize,
+}
+
+/// One boot of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// All it printed.
+    pub lines: Vec<Line>,
+    /// How many of them there were after the bootstrap's last line.
+    pub own_until: usize,
+    /// Whether its beginning is there.
+    pub from_start: bool,
+    /// Whether it came as far as services: cloud-init, a prompt, the bootstrap.
+    pub is_up: bool,
+    /// The stages of cloud-init that have begun.
+    pub stages: Vec<String>,
+    /// cloud-init's last line, when it came to its end.
+    pub finished: Option<String>,
+    last_stamp: Duration,
+}
+
+impl Boot {
+    /// What came after the bootstrap's last line.
+    pub fn afterwards(&self) -> &[Line] {
+        &self.lines[self.own_until..]
+    }
 }
 
 /// Who a bootstrap found its host to be.
@@ -71,24 +106,69 @@ impl BootstrapLog {
     /// Reads console output.
     pub fn parse(console: &[u8]) -> Self {
         let mut log = Self::default();
-        for line in console_lines(console) {
-            let Some((_, own)) = line.split_once(PREFIX) else {
-                if log.failure.is_none() {
-                    log.lines.push(strip_prefixes(&line).to_owned());
-                }
-                continue;
-            };
-            log.own_line(own.trim_end());
+        for line in lines(console) {
+            let boot = log.boot_of(&line);
+            boot.lines.push(line.clone());
+            if line.speaker == Speaker::Bootstrap {
+                boot.own_until = boot.lines.len();
+                log.own_line(line);
+            } else if log.failure.is_none() && log.run_in + 1 >= log.boots.len() {
+                log.lines.push(line);
+            }
         }
         log
     }
 
+    /// The boot that a line belongs to, with what the line says of it.
+    fn boot_of(&mut self, line: &Line) -> &mut Boot {
+        let text = line.text.as_str();
+        let stage = (line.speaker == Speaker::CloudInit)
+            .then(|| text.split_once(" running '")?.1.split('\'').next())
+            .flatten();
+        let begins = (line.speaker == Speaker::System && text.starts_with("Linux version "))
+            || (text.contains("running in system mode") && text.contains("systemd "))
+            // Of a journal.
+            || text.starts_with("-- Boot ")
+            || text.starts_with("-- Reboot --");
+        let is_another = self.boots.last().is_some_and(|boot| {
+            let restarted = line
+                .stamp
+                .is_some_and(|at| at < NEW && boot.last_stamp > at + PAUSE);
+            // An initramfs has a systemd of its own.
+            let again = begins && (boot.is_up || text.starts_with("Linux version"));
+            restarted
+                || (again && (boot.is_up || boot.last_stamp > Duration::ZERO))
+                || (stage == Some("init-local") && boot.stages.iter().any(|s| s == "init-local"))
+        });
+        if is_another || self.boots.is_empty() {
+            self.boots.push(Boot::default());
+        }
+        let last = self.boots.len() - 1;
+        let boot = &mut self.boots[last];
+        boot.from_start |= begins;
+        boot.last_stamp = boot.last_stamp.max(line.stamp.unwrap_or_default());
+        boot.stages.extend(stage.map(str::to_owned));
+        if line.speaker == Speaker::CloudInit && text.contains(" finished at ") {
+            boot.finished = Some(text.to_owned());
+        }
+        boot.is_up |= matches!(line.speaker, Speaker::CloudInit | Speaker::Bootstrap)
+            || text.contains(" login:")
+            || text.contains("Reached target Multi-User");
+        boot
+    }
+
     /// One line of the script about itself.
-    fn own_line(&mut self, own: &str) {
+    fn own_line(&mut self, line: Line) {
+        let own = line.text.as_str();
+        let boot = self.boots.len().saturating_sub(1);
         if let Some(step) = own.strip_prefix("step ").and_then(parse_step) {
             // A rebooted or re-run bootstrap starts over.
             if step.number == 1 {
-                *self = Self::default();
+                *self = Self {
+                    reported_before: self.reported_before || self.first_heartbeat,
+                    boots: std::mem::take(&mut self.boots),
+                    ..Self::default()
+                };
             }
             self.step = Some(step);
             self.lines.clear();
@@ -104,8 +184,9 @@ impl BootstrapLog {
             self.lines.clear();
         } else {
             self.identity = self.identity.take().or_else(|| parse_identity(own));
-            self.lines.push(own.to_owned());
+            self.lines.push(line);
         }
+        self.run_in = boot;
     }
 
     /// Whether anything of the bootstrap is there.
@@ -114,6 +195,13 @@ impl BootstrapLog {
             || self.failure.is_some()
             || self.first_heartbeat
             || self.complete.is_some()
+            || self.identity.is_some()
+            || self.lines.iter().any(|l| l.speaker == Speaker::Bootstrap)
+    }
+
+    /// Whether it was set up so far that it reports.
+    pub fn has_reported(&self) -> bool {
+        self.first_heartbeat || self.complete.is_some()
     }
 
     /// How far it came, in a few words.
@@ -127,75 +215,6 @@ impl BootstrapLog {
             (None, _) => "its console shows nothing of the bootstrap".to_owned(),
         }
     }
-}
-
-/// The lines of a console that say something, masked and without control characters, oldest first.
-pub fn console_lines(console: &[u8]) -> impl Iterator<Item = String> + '_ {
-    console
-        .split(|byte| matches!(byte, b'\n' | b'\r'))
-        .map(|line| printable(&String::from_utf8_lossy(line)))
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| crate::secret::mask(&line, &[]))
-}
-
-/// The last lines of a console, for a failure nobody recognises.
-pub fn last_lines(console: &[u8], count: usize) -> Vec<String> {
-    let lines: Vec<String> = console_lines(console)
-        .map(|line| strip_prefixes(&line).to_owned())
-        .collect();
-    lines[lines.len().saturating_sub(count)..].to_vec()
-}
-
-/// Drops escape sequences (ECMA-48 CSI and OSC) and control characters.
-fn printable(line: &str) -> String {
-    let mut text = String::with_capacity(line.len());
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c != '\u{1b}' {
-            if c == '\t' {
-                text.push(' ');
-            } else if !c.is_control() && c != '\u{fffd}' {
-                text.push(c);
-            }
-            continue;
-        }
-        match characters.next() {
-            Some('[') => {
-                for c in characters.by_ref() {
-                    if matches!(c, '\u{40}'..='\u{7e}') {
-                        break;
-                    }
-                }
-            }
-            Some(']') => {
-                for c in characters.by_ref() {
-                    if c == '\u{7}' || c == '\u{1b}' {
-                        break;
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    text
-}
-
-/// Drops what the kernel's and cloud-init's logging put before a line: `[   12.345678] cloud-init[612]: `.
-fn strip_prefixes(line: &str) -> &str {
-    let mut rest = line.trim();
-    if rest.starts_with('[')
-        && let Some((stamp, after)) = rest[1..].split_once(']')
-        && stamp.trim().parse::<f64>().is_ok()
-    {
-        rest = after.trim_start();
-    }
-    if let Some(after) = rest.strip_prefix("cloud-init[")
-        && let Some((pid, after)) = after.split_once("]: ")
-        && pid.bytes().all(|b| b.is_ascii_digit())
-    {
-        rest = after;
-    }
-    rest
 }
 
 fn parse_step(text: &str) -> Option<BootstrapStep> {
@@ -253,12 +272,6 @@ pub fn is_instance_id(text: &str) -> bool {
     })
 }
 
-/// The console up to its last line break: what comes after may be half a line that is still being written.
-pub fn whole_lines(console: &[u8]) -> &[u8] {
-    let end = console.iter().rposition(|byte| *byte == b'\n');
-    &console[..end.map_or(0, |end| end + 1)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +283,10 @@ mod tests {
 [   11.200000] cloud-init[612]: m8trx-bootstrap: cust_acme, i-0abc, eu-central-1\r
 [   12.000000] cloud-init[612]: m8trx-bootstrap: step 2/7 packages\r
 ";
+
+    fn texts(log: &BootstrapLog) -> Vec<&str> {
+        log.lines.iter().map(|line| line.text.as_str()).collect()
+    }
 
     #[test]
     fn the_step_is_read_behind_the_prefixes_of_cloud_init() {
@@ -298,7 +315,7 @@ mod tests {
             })
         );
         assert_eq!(
-            log.lines,
+            texts(&log),
             ["E: Unable to locate package awscli with tskey-****"]
         );
         let identity = log.identity.unwrap();
@@ -308,17 +325,11 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_is_left_for_later() {
-        assert_eq!(whole_lines(b"one\nm8trx-bootstrap: FAI"), b"one\n");
-        assert_eq!(whole_lines(b"half"), b"");
-    }
-
-    #[test]
     fn the_way_that_was_given_up_leaves_no_lines() {
         let console = format!(
             "{BOOTING}E: Unable to locate package awscli\nm8trx-bootstrap: no awscli in the archive: taking it from awscli.amazonaws.com\nunzip\n"
         );
-        assert_eq!(BootstrapLog::parse(console.as_bytes()).lines, ["unzip"]);
+        assert_eq!(texts(&BootstrapLog::parse(console.as_bytes())), ["unzip"]);
     }
 
     #[test]
@@ -332,16 +343,23 @@ mod tests {
         assert_eq!(log.failure, None);
         assert!(log.first_heartbeat);
         assert_eq!(log.complete.as_deref(), Some("cust_acme"));
+        assert_eq!((log.boots.len(), log.run_in), (2, 1));
+    }
+
+    /// What another boot prints says nothing of a run that was before it.
+    #[test]
+    fn a_boot_that_does_not_run_it_leaves_the_run_as_it_was() {
+        let console = format!("{BOOTING}apt\n[    0.000000] Linux version 6.8.0\n[    1.0] late\n");
+        let log = BootstrapLog::parse(console.as_bytes());
+        assert_eq!(texts(&log), ["apt"]);
+        assert_eq!((log.boots.len(), log.run_in), (2, 0));
+        assert_eq!(log.boots[1].afterwards().len(), 2);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
-            let log = BootstrapLog::parse(&bytes);
-            let _ = log.describe();
-            for line in last_lines(&bytes, 5) {
-                prop_assert!(!line.chars().any(char::is_control));
-            }
+            let _ = BootstrapLog::parse(&bytes).describe();
         }
 
         #[test]

@@ -156,8 +156,8 @@ impl fmt::Debug for TailscaleAuthKey {
     }
 }
 
-/// Masks what looks like a secret in text from elsewhere: Tailscale keys, bearer tokens and the values of
-/// `BRAIN_API_KEY=`, and every text in `known`.
+/// Masks what looks like a secret in text from elsewhere: Tailscale keys, bearer tokens, the values of
+/// `BRAIN_API_KEY=` and the users of URLs, and every text in `known`.
 pub fn mask(text: &str, known: &[&str]) -> String {
     let mut masked = text.to_owned();
     for secret in known.iter().filter(|secret| !secret.is_empty()) {
@@ -176,6 +176,33 @@ pub fn mask(text: &str, known: &[&str]) -> String {
     ] {
         masked = mask_after(&masked, marker, ends);
     }
+    mask_user_of_urls(&masked)
+}
+
+/// `http://user:password@host` without who it is for: either part may be a secret.
+fn mask_user_of_urls(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        masked.push_str(before);
+        let quoted = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>');
+        let whole = &after[..after.find(quoted).unwrap_or(after.len())];
+        let authority = &whole[..whole.find(['/', '?', '#']).unwrap_or(whole.len())];
+        // A password may hold a slash, though it should not.
+        let is_cut = authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit() || b == b']'));
+        let user = if is_cut { whole } else { authority };
+        rest = match user.rfind('@') {
+            Some(user) => {
+                masked.push_str("****");
+                &after[user..]
+            }
+            None => after,
+        };
+    }
+    masked.push_str(rest);
     masked
 }
 

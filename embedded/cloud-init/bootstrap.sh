@@ -136,26 +136,42 @@ parameter() {
   REPLY=${lines[0]}
 }
 
+ts_status() { tailscale status --json --peers=false 2>&1; }
+
 tailnet() {
-  local pattern="\"$1\": *\"([A-Za-z0-9.-]+)"
-  [[ ! $(tailscale status --json 2>/dev/null) =~ $pattern ]] || echo "${BASH_REMATCH[1]}"
+  local pattern="\"$1\": *\"?([A-Za-z0-9.-]+)"
+  [[ ! $(ts_status) =~ $pattern ]] || echo "${BASH_REMATCH[1]}"
 }
+
+# online [LOOKS]: Running, and exit code 0 of "up", prove nothing once the node was removed.
+online() {
+  local looks=${1:-1}
+  until [[ $(tailnet BackendState)$(tailnet Online) == Runningtrue ]]; do
+    ((--looks)) || return 1
+    sleep 2
+  done
+}
+
+# What "up" does not print.
+health() { ts_status | sed -n '/"Health": \[$/,/\]/s/^    / /p' | tr -d '\n'; }
 
 join_tailnet() {
   local try=0 tag name error
+  exec 8<$UNITS
+  flock 8
+  if online; then log 'already in the tailnet'; return; fi
   parameter "/m8trx/$customer/tailscale-auth-key" '^tskey-auth-[A-Za-z0-9+/]+-[A-Za-z0-9+/-]+$' 'an auth key (tskey-auth-…)'
   tag=$(customer_tag "$customer")
   name=${tag#*cust-}
   until tailscale up --reset --auth-key="file:$tmp/value" --ssh --advertise-tags="$tag" --hostname="${name:0:40}-$instance" \
-    --timeout=60s 2>&1 | tee "$tmp/up"; do
+    --timeout=60s 2>&1 | tee "$tmp/up" && online 10; do
     error=$(last_line "$tmp/up")
     if ((++try == 3)) || grep -qE 'invalid key|not permitted|tag names|To approve' "$tmp/up"; then
-      fail "tailscale up failed: $error"
+      fail "tailscale up failed: $error$(health)"
     fi
     again 5 'tailscale up failed' "$error"
   done
-  # "up" exits 0 all the same.
-  [[ $(tailscale status 2>&1) != *'locked out'* ]] || fail 'this node is locked out by Tailnet Lock'
+  [[ $(health) != *'locked out'* ]] || fail 'this node is locked out by Tailnet Lock'
 }
 
 step_tailscale() {
@@ -169,7 +185,7 @@ step_tailscale() {
       again 5 'Tailscale install script failed' 'see above'
     done
   fi
-  if [[ $(tailnet BackendState) == Running ]]; then log 'already in the tailnet'; else join_tailnet; fi
+  join_tailnet
 }
 
 step_parameters() {
@@ -194,31 +210,34 @@ BOOTSTRAP=running $label"
   put_file $DIR/brain.env 0600 <<<"BRAIN_URL=$url"$'\n'"BRAIN_API_KEY=$key"
 }
 
-# An ephemeral node is removed while its host is stopped.
+# An ephemeral node is removed while its host is away: join when logged out, or when the control server answers and yet holds
+# this host offline for a minute.
 rejoin() {
-  local state
+  local state gone=0
   log() { echo "$1"; }
   fail() { echo "FAILED: $1"; exit 1; }
   tmp=$(mktemp -d /run/m8trx-join.XXXXXXXX)
   trap 'rm -rf "$tmp"' EXIT
-  until state=$(tailnet BackendState) && [[ $state == NeedsLogin ]]; do
-    if [[ $state =~ Running|Stopped ]]; then return; fi
-    ((SECONDS < 120)) || fail "Tailscale is neither logged in nor out: $state"
-    sleep 2
+  until state=$(tailnet BackendState) && [[ $state == NeedsLogin ]] || ((gone > 12)); do
+    if online || [[ $state == Stopped ]]; then return; fi
+    ((SECONDS < 240)) || fail "Tailscale is not online: $state$(health)"
+    if curl -qfs -o /dev/null -m 5 'https://controlplane.tailscale.com/key?v=138'; then ((++gone)); else gone=0; fi
+    sleep 5
   done
-  log 'Tailscale is logged out: joining again'
+  log "no longer in the tailnet ($state): joining again"
   join_tailnet
+  systemctl start --no-block $BEAT
 }
 
 step_heartbeat_units() {
   put_file /usr/local/sbin/$JOIN 0755 < <(
     echo $'#!/bin/bash\nset -euo pipefail'
-    declare -p customer region instance
+    declare -p customer region instance BEAT UNITS
     declare -f
     echo rejoin
   )
   put_file $UNITS/$JOIN.service 0644 <<<'[Unit]
-Description=Join the tailnet again when logged out
+Description=Join the tailnet again
 After=tailscaled.service
 
 [Service]

@@ -6,7 +6,7 @@ use aws_sdk_iam::types::EntityType;
 use serde_json::Value;
 
 use super::ec2::{Instance, filter};
-use super::iam::{Role, document, tags_of};
+use super::iam::{Role, document, last_used_region, tags_of};
 use super::{Aws, AwsError};
 use crate::customer::CUSTOMER_TAG_KEY;
 use crate::secret::SecretString;
@@ -129,6 +129,7 @@ fn role_detail(detail: &aws_sdk_iam::types::RoleDetail, profiles: Vec<String>) -
                 .assume_role_policy_document()
                 .map_or(Value::Null, document),
             tags: tags_of(detail.tags()),
+            last_used_region: last_used_region(detail.role_last_used()),
             inline_policies: documents.keys().cloned().collect(),
             attached_policies: detail
                 .attached_managed_policies()

@@ -1,6 +1,6 @@
 //! A role for EC2, its inline policy and its instance profile.
 
-use aws_sdk_iam::types::Tag;
+use aws_sdk_iam::types::{RoleLastUsed, Tag};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde_json::Value;
@@ -14,10 +14,21 @@ pub struct Role {
     pub trust_policy: Value,
     /// Its tags.
     pub tags: Vec<(String, String)>,
+    /// The region it was last used in, as far as IAM knows by now.
+    pub last_used_region: Option<String>,
     /// Names of its inline policies.
     pub inline_policies: Vec<String>,
     /// ARNs of the managed policies attached to it.
     pub attached_policies: Vec<String>,
+}
+
+/// What one call says of a role.
+#[derive(Debug, Clone)]
+pub struct RoleIdentity {
+    /// Its tags.
+    pub tags: Vec<(String, String)>,
+    /// The region it was last used in, as far as IAM knows by now.
+    pub last_used_region: Option<String>,
 }
 
 /// An instance profile as it stands.
@@ -35,12 +46,12 @@ pub(super) fn tags_of(tags: &[Tag]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
+fn sdk_tags(tags: &[(String, String)]) -> Vec<Tag> {
     tags.iter()
         .map(|(key, value)| {
             Tag::builder()
-                .key(*key)
-                .value(*value)
+                .key(key)
+                .value(value)
                 .build()
                 .expect("key and value are set")
         })
@@ -51,6 +62,12 @@ fn sdk_tags(tags: &[(&str, &str)]) -> Vec<Tag> {
 pub(super) fn document(encoded: &str) -> Value {
     let text = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
     serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+/// IAM leaves the region empty for a role that was never used.
+pub(super) fn last_used_region(used: Option<&RoleLastUsed>) -> Option<String> {
+    let region = used?.region()?;
+    (!region.is_empty()).then(|| region.to_owned())
 }
 
 /// IAM's one code for "there is no such thing".
@@ -97,15 +114,32 @@ impl Aws {
         AwsError::from_sdk("iam", operation, &self.region, error)
     }
 
+    async fn get_role(&self, name: &str) -> Result<Option<aws_sdk_iam::types::Role>, AwsError> {
+        match self.iam.get_role().role_name(name).send().await {
+            Ok(answer) => match answer.role {
+                Some(role) => Ok(Some(role)),
+                None => {
+                    Err(AwsError::incomplete("iam", "GetRole", &self.region, "role").about(name))
+                }
+            },
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(self.iam_error("GetRole", error).about(name)),
+        }
+    }
+
+    /// Reads a role's tags and where it was last used; `None` when there is none.
+    pub async fn role_identity(&self, name: &str) -> Result<Option<RoleIdentity>, AwsError> {
+        let role = self.get_role(name).await?;
+        Ok(role.map(|role| RoleIdentity {
+            tags: tags_of(role.tags()),
+            last_used_region: last_used_region(role.role_last_used()),
+        }))
+    }
+
     /// Reads a role with its tags and the names of its policies; `None` when there is none.
     pub async fn role(&self, name: &str) -> Result<Option<Role>, AwsError> {
-        let role = match self.iam.get_role().role_name(name).send().await {
-            Ok(answer) => answer.role,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(self.iam_error("GetRole", error).about(name)),
-        };
-        let Some(role) = role else {
-            return Err(AwsError::incomplete("iam", "GetRole", &self.region, "role").about(name));
+        let Some(role) = self.get_role(name).await? else {
+            return Ok(None);
         };
         let inline = self
             .iam
@@ -126,6 +160,7 @@ impl Aws {
                 .assume_role_policy_document()
                 .map_or(Value::Null, document),
             tags: tags_of(role.tags()),
+            last_used_region: last_used_region(role.role_last_used()),
             inline_policies: inline.policy_names().to_vec(),
             attached_policies: attached
                 .attached_policies()
@@ -156,7 +191,7 @@ impl Aws {
         &self,
         name: &str,
         trust_policy: &Value,
-        tags: &[(&str, &str)],
+        tags: &[(String, String)],
     ) -> Result<bool, AwsError> {
         let answer = self
             .iam
@@ -183,7 +218,7 @@ impl Aws {
     }
 
     /// Adds tags to a role, overwriting those of the same key.
-    pub async fn tag_role(&self, name: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
+    pub async fn tag_role(&self, name: &str, tags: &[(String, String)]) -> Result<(), AwsError> {
         self.iam
             .tag_role()
             .role_name(name)
@@ -278,7 +313,7 @@ impl Aws {
     pub async fn create_instance_profile(
         &self,
         name: &str,
-        tags: &[(&str, &str)],
+        tags: &[(String, String)],
     ) -> Result<bool, AwsError> {
         let answer = self
             .iam
@@ -288,6 +323,22 @@ impl Aws {
             .send()
             .await;
         created!(self, "CreateInstanceProfile", name, answer)
+    }
+
+    /// Adds tags to an instance profile, overwriting those of the same key.
+    pub async fn tag_instance_profile(
+        &self,
+        name: &str,
+        tags: &[(String, String)],
+    ) -> Result<(), AwsError> {
+        self.iam
+            .tag_instance_profile()
+            .instance_profile_name(name)
+            .set_tags(Some(sdk_tags(tags)))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|e| self.iam_error("TagInstanceProfile", e).about(name))
     }
 
     /// Puts a role into a profile. Adding the role that is there already is answered with `LimitExceeded`.

@@ -113,6 +113,7 @@ mod calls {
     pub const GET_INSTANCE_PROFILE: Operation = call("iam", "GetInstanceProfile", &[on(InstanceProfiles, "iam:GetInstanceProfile")]);
     // A profile is created with its tags.
     pub const CREATE_INSTANCE_PROFILE: Operation = call("iam", "CreateInstanceProfile", &[on(InstanceProfiles, "iam:CreateInstanceProfile"), on(InstanceProfiles, "iam:TagInstanceProfile")]);
+    pub const TAG_INSTANCE_PROFILE: Operation = call("iam", "TagInstanceProfile", &[on(InstanceProfiles, "iam:TagInstanceProfile")]);
     pub const ADD_ROLE_TO_INSTANCE_PROFILE: Operation = call("iam", "AddRoleToInstanceProfile", &[on(InstanceProfiles, "iam:AddRoleToInstanceProfile"), on(RolesForEc2, "iam:PassRole")]);
     pub const REMOVE_ROLE_FROM_INSTANCE_PROFILE: Operation = call("iam", "RemoveRoleFromInstanceProfile", &[on(InstanceProfiles, "iam:RemoveRoleFromInstanceProfile")]);
     pub const DELETE_INSTANCE_PROFILE: Operation = call("iam", "DeleteInstanceProfile", &[on(InstanceProfiles, "iam:DeleteInstanceProfile")]);
@@ -177,6 +178,7 @@ const MAKE_ROLE: &[Operation] = &[
     PUT_ROLE_POLICY,
     DETACH_ROLE_POLICY,
     CREATE_INSTANCE_PROFILE,
+    TAG_INSTANCE_PROFILE,
     ADD_ROLE_TO_INSTANCE_PROFILE,
 ];
 const HOST: &[Operation] = &[
@@ -214,7 +216,13 @@ const REMOVE: &[Operation] = &[
     DELETE_SECURITY_GROUP,
     TERMINATE_INSTANCES,
 ];
-const CUSTOMERS: &[Operation] = &[DESCRIBE_PARAMETERS, DESCRIBE_INSTANCES];
+const CUSTOMERS: &[Operation] = &[
+    DESCRIBE_PARAMETERS,
+    DESCRIBE_INSTANCES,
+    GET_ACCOUNT_AUTHORIZATION_DETAILS,
+];
+// Where a customer lives, before anything of it is changed.
+const HOME: &[Operation] = &[GET_ROLE, GET_ROLE_POLICY, GET_INSTANCE_PROFILE];
 
 /// Every command that needs permissions.
 pub const COMMANDS: &[CommandCalls] = &[
@@ -237,6 +245,7 @@ pub const COMMANDS: &[CommandCalls] = &[
         command: "smoke",
         parts: &[
             CONNECT,
+            HOME,
             HEARTBEAT,
             REMOVE,
             &[
@@ -258,12 +267,13 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "offboard",
-        parts: &[CONNECT, REMOVE],
+        parts: &[CONNECT, HOME, REMOVE],
     },
     CommandCalls {
         command: "rotate-tailscale-key",
         parts: &[
             CONNECT,
+            HOME,
             &[
                 DESCRIBE_PARAMETERS,
                 GET_PARAMETER,
@@ -276,6 +286,7 @@ pub const COMMANDS: &[CommandCalls] = &[
         command: "rotate-brain-key",
         parts: &[
             CONNECT,
+            HOME,
             BRAIN,
             STORE,
             &[LIST_TAGS_FOR_RESOURCE, DESCRIBE_INSTANCES],
@@ -312,12 +323,13 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "params put",
-        parts: &[CONNECT, STORE, &[LIST_TAGS_FOR_RESOURCE]],
+        parts: &[CONNECT, HOME, STORE, &[LIST_TAGS_FOR_RESOURCE]],
     },
     CommandCalls {
         command: "params delete",
         parts: &[
             CONNECT,
+            HOME,
             &[
                 DESCRIBE_PARAMETERS,
                 LIST_TAGS_FOR_RESOURCE,
@@ -327,7 +339,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "mint-key",
-        parts: &[CONNECT, BRAIN, STORE],
+        parts: &[CONNECT, HOME, BRAIN, STORE],
     },
     CommandCalls {
         command: "iam show",

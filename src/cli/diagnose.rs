@@ -300,7 +300,12 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
             let diagnosis = match (&settings.tailnet, &customer) {
                 (Some(tailnet), Some(customer)) => {
                     let tailnet = Tailnet::new(tailnet.clone());
-                    explained(*diagnosis, &aws, &tailnet, customer).await
+                    let mut diagnosis = explained(*diagnosis, &aws, &tailnet, customer).await;
+                    if diagnosis.host_is_silent() {
+                        let contact = last_contact(&tailnet, customer, &host).await;
+                        diagnosis.evidence.extend(contact);
+                    }
+                    diagnosis
                 }
                 _ => *diagnosis,
             };
@@ -316,6 +321,39 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
             Sound::booting(&situation, &log, trouble).show(terminal)
         }
     }
+}
+
+/// What the tailnet knows of a host that says nothing itself.
+async fn last_contact(tailnet: &Tailnet, customer: &CustomerId, host: &Instance) -> Option<String> {
+    let devices = tailnet
+        .devices_tagged(&customer.tailscale_tag())
+        .await
+        .ok()?;
+    let device = devices
+        .iter()
+        .find(|device| device.hostname.ends_with(&host.id));
+    Some(match device {
+        None => format!(
+            "the tailnet has no device of {}: it never joined, or was removed",
+            host.id
+        ),
+        Some(device) if device.is_online() => {
+            format!(
+                "the tailnet is connected with its device {}",
+                device.hostname
+            )
+        }
+        Some(device) => match device.last_seen {
+            Some(at) => format!(
+                "the tailnet's last contact with its device {} was at {at}",
+                device.hostname
+            ),
+            None => format!(
+                "the tailnet is not connected with its device {}",
+                device.hostname
+            ),
+        },
+    })
 }
 
 /// The last heartbeat that the brain has of this host, with the customer's own key or from the brain's database.

@@ -5,6 +5,7 @@ use crate::aws::AwsError;
 use crate::aws::client::ConnectError;
 use crate::brain::BrainError;
 use crate::config::ConfigError;
+use crate::home::HomeError;
 use crate::plan::{InvalidPlan, StepError};
 use crate::tailnet::TailnetError;
 use crate::tailnet::lock::LockError;
@@ -20,6 +21,16 @@ impl From<ConfigError> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Elsewhere(error) => Self::new(Kind::Precondition, &error).hint(error.hint()),
+            HomeError::Aws(error) => Self::from(error)
+                .within("where the customer lives could not be looked up; nothing was changed"),
+        }
     }
 }
 

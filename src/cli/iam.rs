@@ -67,7 +67,7 @@ async fn context(
     target: &Target,
     terminal: &Terminal,
 ) -> Result<Arc<Context>, Failure> {
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     Ok(Arc::new(Context::without_brain(customer.clone(), aws)))
 }
 

@@ -13,6 +13,7 @@ use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::config::Flags;
 use crate::customer::CustomerId;
+use crate::home;
 use crate::plan::{Observation, Plan};
 use crate::resource::Resource;
 use crate::steps::{self, Context};
@@ -83,7 +84,7 @@ pub async fn run(args: &LaunchArgs, global: &Global, terminal: &Terminal) -> Res
 async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Result<(), Failure> {
     let settings = &target.settings;
     let customer = &args.customer;
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     let brain = stored_brain(&aws, terminal).await?;
     let context = Arc::new(Context {
         instance_type: settings.instance_type.clone(),
@@ -150,6 +151,7 @@ async fn check_needed(customer: &CustomerId, needed: &Plan) -> Result<(), Failur
         let why = match observed.get(name) {
             None | Some(Observation::Satisfied { .. }) => continue,
             Some(Observation::Missing { .. }) => "not there",
+            Some(drifted) if drifted.lines() == [home::TAG_IS_MISSING] => continue,
             // The first line says why, or what comes first.
             Some(drifted) => drifted.lines().first().copied().unwrap_or_default(),
         };

@@ -113,7 +113,11 @@ async fn mint(args: &MintKeyArgs, target: &Target, terminal: &Terminal) -> Resul
         )
         .hint("pass --mint-command 'node bin/mint-key.js', or set M8TRX_BRAIN_ADMIN_TOKEN_FILE or `brain.admin_token_file`"));
     }
-    let aws = target.aws(terminal).await?;
+    let aws = if args.store {
+        target.aws_of(customer, terminal).await?
+    } else {
+        target.aws(terminal).await?
+    };
     let label = args
         .label
         .clone()

@@ -11,8 +11,10 @@ use super::execution::{step_failure, watched};
 use super::inputs::admin_token;
 use super::onboarding::stdout_failed;
 use super::target::Target;
+use crate::aws::Aws;
 use crate::brain::{Brain, BrainUrl};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::home;
 use crate::inventory::Item;
 use crate::offboarding::{Belongings, Offboarded, Offboarding};
 use crate::plan::{StepError, journal};
@@ -36,6 +38,9 @@ pub struct OffboardArgs {
     /// The customer id once more, instead of typing it at the question; needed with --yes.
     #[arg(long, value_name = "ID")]
     confirm: Option<CustomerId>,
+    /// Remove what is left although nothing of the customer is in this region and nothing says where it lives.
+    #[arg(long)]
+    leftovers: bool,
     /// Forget the brain key even where it still works and cannot be revoked from here.
     #[arg(long)]
     leave_brain_key: bool,
@@ -46,6 +51,8 @@ pub struct OffboardArgs {
 struct Document {
     schema: &'static str,
     customer: CustomerId,
+    account: String,
+    region: String,
     dry_run: bool,
     belongings: Vec<Item>,
     /// Things with a name of this customer's that are tagged for another one; never touched.
@@ -90,7 +97,10 @@ impl fmt::Display for Document {
         );
         lines.extend(self.left.iter().map(|item| format!("still there: {item}")));
         lines.push(if self.belongings.is_empty() {
-            format!("there is nothing of {customer}")
+            format!(
+                "there is nothing of {customer} in account {}, {}",
+                self.account, self.region
+            )
         } else if self.dry_run {
             format!(
                 "{} things belong to {customer}; nothing was changed",
@@ -181,12 +191,15 @@ async fn offboard(
 ) -> Result<(), Failure> {
     let context = Arc::new(context(args, target, terminal).await?);
     let customer = &context.customer;
+    let known = home::check(&context.aws, customer).await?;
     let found = Belongings::read(&context).await.map_err(|e| {
         step_failure(e).within("what belongs to the customer cannot be listed; nothing was changed")
     })?;
     let mut result = Document {
         schema: "m8trx.offboard/1",
         customer: customer.clone(),
+        account: context.aws.account.clone(),
+        region: context.aws.region.clone(),
         dry_run: args.dry_run,
         belongings: found.own.clone(),
         not_ours: found
@@ -202,11 +215,15 @@ async fn offboard(
         left: Vec::new(),
         errors: Vec::new(),
     };
+    if known.is_none() && !args.leftovers && found.may_be_of_another_region() {
+        return Err(maybe_elsewhere(&found, &context));
+    }
     if args.dry_run || found.own.is_empty() {
         return terminal.result(&result).map_err(stdout_failed);
     }
     terminal.say(format!(
-        "All of this belongs to {customer} and is removed for good:"
+        "All of this belongs to {customer} and is removed for good, from account {} and {}:",
+        result.account, result.region
     ));
     for item in &found.own {
         terminal.say(format!("  {item}"));
@@ -214,7 +231,7 @@ async fn offboard(
     for line in &result.not_ours {
         terminal.say(line.to_string());
     }
-    confirm(args, terminal).await?;
+    confirm(args, &context.aws, terminal).await?;
 
     let offboarding = Offboarding::new(Arc::clone(&context), &found, args.leave_brain_key);
     let interrupt = terminal.interrupt.begin_run();
@@ -230,7 +247,22 @@ async fn offboard(
     finish(done, &mut result, terminal)
 }
 
-async fn confirm(args: &OffboardArgs, terminal: &Terminal) -> Result<(), Failure> {
+/// Role, devices and keys without anything in this region: a living customer's of another region, or an ended one's.
+fn maybe_elsewhere(found: &Belongings, context: &Context) -> Failure {
+    let (aws, customer) = (&context.aws, &context.customer);
+    let mut failure = Failure::words(
+        Kind::Precondition,
+        format!(
+            "{customer} has no host and no parameter in account {}, {}, and nothing says where it lives; nothing was changed",
+            aws.account, aws.region
+        ),
+    )
+    .hint("pass the --region that it lives in; where it lives nowhere any more, and this is what an earlier offboarding left, pass --leftovers");
+    failure.evidence = found.own.iter().map(ToString::to_string).collect();
+    failure
+}
+
+async fn confirm(args: &OffboardArgs, aws: &Aws, terminal: &Terminal) -> Result<(), Failure> {
     if args.confirm.is_some() || !terminal.interactive {
         return Ok(());
     }
@@ -244,7 +276,10 @@ async fn confirm(args: &OffboardArgs, terminal: &Terminal) -> Result<(), Failure
             ))
         }
     };
-    let question = format!("Type {} to remove all of it", args.customer);
+    let question = format!(
+        "Type {} to remove all of it from account {}, {}",
+        args.customer, aws.account, aws.region
+    );
     terminal.input(&question, None, parse).await
 }
 

@@ -102,7 +102,7 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
     let customer = &args.customer;
     // Files are read first: a key of the wrong kind ends the run before AWS is even asked.
     let given = Given::read(settings)?;
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     let mut context = context(customer, None, aws, &given, settings, terminal).await?;
     if !args.dry_run {
         ask_for_brain_key(&mut context, terminal).await?;

@@ -136,7 +136,7 @@ async fn rotate(
 ) -> Result<(), Failure> {
     let (settings, customer) = (&target.settings, &args.customer);
     let given = Given::read(settings)?;
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     let mut context = context(customer, None, aws, &given, settings, terminal).await?;
     // The time tells it from the key before, where only labels tell keys apart.
     context.key_label = format!(

@@ -20,6 +20,7 @@ use super::target::Target;
 use crate::aws::Aws;
 use crate::config::{self, Flags};
 use crate::customer::CustomerId;
+use crate::home;
 use crate::plan::{Plan, StepError};
 use crate::rotation::age;
 use crate::rotation::tailscale_key::{Rotation, expiry_warning};
@@ -232,6 +233,7 @@ async fn look(
     tailnet: Option<Tailnet>,
     given: Option<TailscaleAuthKey>,
 ) -> Result<Looked, Failure> {
+    home::check(&aws, &customer).await?;
     let context = Context {
         tailnet,
         ..Context::without_brain(customer, aws)

@@ -139,7 +139,7 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
     let settings = &target.settings;
     let customer = &args.customer;
     let given = Given::read(settings)?;
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
     let found = inventory(&aws, tailnet.as_ref(), customer).await?;
     check_unused(&found, customer)?;
@@ -239,7 +239,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
     let customer = &args.customer;
     let settings = &target.settings;
     let token = admin_token(settings)?;
-    let aws = target.aws(terminal).await?;
+    let aws = target.aws_of(customer, terminal).await?;
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
     let found = inventory(&aws, tailnet.as_ref(), customer).await?;
     let marks = found.marks();

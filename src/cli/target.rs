@@ -8,6 +8,8 @@ use m8trx_sandbox::{Fault, Sandbox, SandboxOptions};
 use super::Global;
 use crate::aws::Aws;
 use crate::config::{Flags, Settings};
+use crate::customer::CustomerId;
+use crate::home;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -107,6 +109,13 @@ impl Target {
             "AWS account {}, region {}, as {}",
             aws.account, aws.region, aws.identity
         ));
+        Ok(aws)
+    }
+
+    /// [`Self::aws`] for a command that changes something of a customer: refused where the customer lives elsewhere.
+    pub async fn aws_of(&self, customer: &CustomerId, terminal: &Terminal) -> Result<Aws, Failure> {
+        let aws = self.aws(terminal).await?;
+        home::check(&aws, customer).await?;
         Ok(aws)
     }
 

@@ -103,6 +103,23 @@ impl Belongings {
         Ok(found)
     }
 
+    /// Whether role, profile or device are there and nothing of a region: a living host may have them elsewhere.
+    pub fn may_be_of_another_region(&self) -> bool {
+        let regional = |item: &Item| {
+            matches!(
+                item.kind,
+                Kind::Host | Kind::SecurityGroup | Kind::Parameter
+            )
+        };
+        let of_a_host = |item: &Item| {
+            matches!(
+                item.kind,
+                Kind::IamRole | Kind::InstanceProfile | Kind::Device
+            )
+        };
+        self.own.iter().any(of_a_host) && !self.own.iter().any(regional)
+    }
+
     fn is_foreign(&self, kind: Kind, id: &str) -> bool {
         self.foreign
             .iter()

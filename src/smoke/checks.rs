@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::aws::ec2::{Instance, same_host};
-use crate::bootstrap_log::{last_lines, whole_lines};
 use crate::brain::{BrainError, ToolCall};
+use crate::console_text::{last_lines, whole_lines};
 use crate::diagnosis;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::steps::Context;

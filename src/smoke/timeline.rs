@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::bootstrap_log::console_lines;
+use crate::console_text::console_lines;
 use crate::plan::Event;
 
 /// How a step ended.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::expiry::{Expiry, Stage};
 use crate::brain::activity::Hour;
 use crate::customer::CustomerId;
+use crate::home::Home;
 
 /// How a customer stands, in one word. What comes first weighs more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -83,6 +84,8 @@ pub struct FleetStatus {
     pub notes: Vec<String>,
     /// The customers, the gravest first.
     pub customers: Vec<CustomerStatus>,
+    /// Customers of the account that live in another region, or another account: nothing of them is here.
+    pub elsewhere: Vec<LivesElsewhere>,
     /// Customers that were named and of which nothing was found.
     pub not_found: Vec<CustomerId>,
 }
@@ -105,9 +108,20 @@ impl FleetStatus {
             problems: Vec::new(),
             notes: Vec::new(),
             customers,
+            elsewhere: Vec::new(),
             not_found: Vec::new(),
         }
     }
+}
+
+/// A customer of which nothing is here.
+#[derive(Debug, Clone, Serialize)]
+pub struct LivesElsewhere {
+    /// The customer.
+    pub customer: CustomerId,
+    /// Where it lives.
+    #[serde(flatten)]
+    pub home: Home,
 }
 
 /// How many customers there are.

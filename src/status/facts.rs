@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::words;
+use crate::aws::customers::homes_of;
 use crate::aws::ec2::Instance;
 use crate::aws::fleet::RoleDetail;
 use crate::aws::ssm::Parameter;
 use crate::aws::ssm::{MAX_FILTER_VALUES, ParameterInfo};
 use crate::aws::{Aws, AwsError};
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
+use crate::home::{Home, Known};
 
 /// The path of every parameter of the fleet.
 const ROOT: &str = "/m8trx";
@@ -21,6 +23,8 @@ pub struct Facts {
     pub customers: BTreeMap<CustomerId, CustomerFacts>,
     /// The stored URL of the brain, or why it could not be read.
     pub brain_url: Result<Option<Parameter>, AwsError>,
+    /// Customers of the account of which nothing is in this region, with where they live.
+    pub elsewhere: BTreeMap<CustomerId, Known>,
     /// What is there and belongs to no customer, in words: somebody should look at it.
     pub problems: Vec<String>,
     /// What could not be looked at, in words.
@@ -101,6 +105,7 @@ impl Facts {
                 .map(|id| (id.clone(), CustomerFacts::default()))
                 .collect(),
             brain_url,
+            elsewhere: BTreeMap::new(),
             problems: Vec::new(),
             notes: Vec::new(),
         };
@@ -119,13 +124,22 @@ impl Facts {
             facts.problems.clear();
         }
         match roles {
-            Ok(roles) => facts.sort_roles(&roles),
+            Ok(roles) => {
+                facts.sort_roles(&roles);
+                facts.elsewhere = homes_of(&roles, &aws.account);
+            }
             Err(error) => facts.notes.push(format!(
                 "roles and their policies are not known: {}",
                 words(&error)
             )),
         }
         facts.customers.retain(|_, customer| customer.exists());
+        let (here, customers) = (Home::of(aws), &facts.customers);
+        facts.elsewhere.retain(|id, known| {
+            known.home != here
+                && !customers.contains_key(id)
+                && (only.is_empty() || only.contains(id))
+        });
         for customer in facts.customers.values_mut() {
             customer
                 .hosts

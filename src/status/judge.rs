@@ -15,6 +15,7 @@ use crate::aws::ssm::ParameterInfo;
 use crate::brain::Heartbeat;
 use crate::config::DEFAULT_TIMEOUT;
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
+use crate::home;
 use crate::steps::first_heartbeat::RECENT;
 use crate::steps::host::metadata_differences;
 use crate::steps::iam_role::{self, POLICY_NAME, permission_policy_of};
@@ -195,8 +196,22 @@ impl Found<'_> {
             );
             self.add(Word::Misconfigured, what, remedy);
         }
-        let wanted = permission_policy_of(id, &aws.partition, &aws.region, &aws.account);
         let policy = detail.documents.get(POLICY_NAME);
+        if let Err(elsewhere) = home::check_role(id, &detail.role, policy, aws) {
+            self.add(
+                Word::Misconfigured,
+                format!(
+                    "it lives in {} (by {}), and yet something of it is here",
+                    elsewhere.known.home, elsewhere.known.by
+                ),
+                format!(
+                    "m8trx status {id} --region {}; then remove what is here by hand",
+                    elsewhere.known.home.region
+                ),
+            );
+            return;
+        }
+        let wanted = permission_policy_of(id, &aws.partition, &aws.region, &aws.account);
         for difference in iam_role::differences(&detail.role, policy, &wanted, &aws.partition) {
             let what = format!("the IAM role {name} differs: {difference}");
             self.add(Word::Misconfigured, what, remedy.clone());

@@ -134,13 +134,21 @@ pub async fn look(
     });
     let not_found: Vec<CustomerId> = only
         .iter()
-        .filter(|id| !facts.customers.contains_key(*id))
+        .filter(|id| !facts.customers.contains_key(*id) && !facts.elsewhere.contains_key(*id))
         .cloned()
         .collect();
     let mut status = FleetStatus::new(&aws.account, &aws.region, brain, customers);
     status.at = now;
     status.problems = problems;
     status.notes = notes;
+    status.elsewhere = facts
+        .elsewhere
+        .iter()
+        .map(|(customer, known)| LivesElsewhere {
+            customer: customer.clone(),
+            home: known.home.clone(),
+        })
+        .collect();
     status.not_found = not_found;
     Ok(status)
 }

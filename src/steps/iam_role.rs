@@ -9,6 +9,7 @@ use super::Context;
 use crate::artifacts;
 use crate::aws::iam::Role;
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
+use crate::home;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 
@@ -85,6 +86,7 @@ pub fn permission_policy_of(
 enum Difference {
     Trust,
     Tag,
+    Home,
     Policy(String),
     Leak(String),
 }
@@ -94,6 +96,7 @@ impl Difference {
         match self {
             Self::Trust => "replace who may assume the role: EC2 alone".to_owned(),
             Self::Tag => "add the missing Customer tag".to_owned(),
+            Self::Home => home::TAG_IS_MISSING.to_owned(),
             Self::Policy(what) => what.clone(),
             Self::Leak(arn) => {
                 format!("detach {arn}: it lets a host read every customer's parameters")
@@ -117,6 +120,9 @@ fn compare(
     if !role.tags.iter().any(|(key, _)| key == CUSTOMER_TAG_KEY) {
         found.push(Difference::Tag);
     }
+    if !home::is_tagged(&role.tags) {
+        found.push(Difference::Home);
+    }
     match policy {
         None => found.push(Difference::Policy(format!(
             "add the inline policy {POLICY_NAME}"
@@ -137,7 +143,7 @@ fn compare(
     found
 }
 
-/// What would be mended on a role, one line each.
+/// What would be mended on a role, one line each; not the tag of its home, without which roles of earlier versions are well.
 pub(crate) fn differences(
     role: &Role,
     policy: Option<&Value>,
@@ -146,6 +152,7 @@ pub(crate) fn differences(
 ) -> Vec<String> {
     compare(role, policy, wanted, partition)
         .iter()
+        .filter(|difference| !matches!(difference, Difference::Home))
         .map(Difference::line)
         .collect()
 }
@@ -163,18 +170,24 @@ impl IamRole {
         }
     }
 
-    async fn differences(&self, role: &Role) -> Result<Vec<Difference>, StepError> {
-        let aws = &self.0.aws;
+    /// The document of its inline policy, where it has one.
+    async fn policy(&self, role: &Role) -> Result<Option<Value>, StepError> {
         let has_policy = role
             .inline_policies
             .iter()
             .any(|policy| policy == POLICY_NAME);
-        let policy = if has_policy {
-            aws.role_policy(&self.0.customer.resource_name(), POLICY_NAME)
-                .await?
-        } else {
-            None
-        };
+        if !has_policy {
+            return Ok(None);
+        }
+        let name = self.0.customer.resource_name();
+        Ok(self.0.aws.role_policy(&name, POLICY_NAME).await?)
+    }
+
+    /// What is otherwise than it should be. A role of a customer that lives elsewhere is never judged by here.
+    async fn differences(&self, role: &Role) -> Result<Vec<Difference>, StepError> {
+        let aws = &self.0.aws;
+        let policy = self.policy(role).await?;
+        home::check_role(&self.0.customer, role, policy.as_ref(), aws)?;
         let wanted = permission_policy(&self.0);
         Ok(compare(role, policy.as_ref(), &wanted, &aws.partition))
     }
@@ -205,7 +218,9 @@ impl IamRole {
                     aws.set_trust_policy(&name, &trust_policy(&aws.partition))
                         .await?;
                 }
-                Difference::Tag => aws.tag_role(&name, &self.0.tags()).await?,
+                Difference::Tag | Difference::Home => {
+                    aws.tag_role(&name, &self.0.global_tags()).await?;
+                }
                 Difference::Policy(_) => {
                     aws.put_role_policy(&name, POLICY_NAME, &permission_policy(&self.0))
                         .await?;
@@ -262,7 +277,9 @@ impl Step for IamRole {
         let name = self.0.customer.resource_name();
         let trust = trust_policy(&aws.partition);
         if aws.role(&name).await?.is_none()
-            && aws.create_role(&name, &trust, &self.0.tags()).await?
+            && aws
+                .create_role(&name, &trust, &self.0.global_tags())
+                .await?
         {
             run.progress("writing its policy");
             aws.put_role_policy(&name, POLICY_NAME, &permission_policy(&self.0))
@@ -293,6 +310,8 @@ impl Step for IamRole {
         if !self.0.may_remove(&role.tags) {
             return Ok(Vec::new());
         }
+        let policy = self.policy(&role).await?;
+        home::check_role(&self.0.customer, &role, policy.as_ref(), aws)?;
         for policy in &role.inline_policies {
             aws.delete_role_policy(&name, policy).await?;
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Context;
+use crate::aws::iam::InstanceProfile as Profile;
 use crate::customer::CUSTOMER_TAG_KEY;
+use crate::home;
 use crate::plan::{Observation, Outcome, Step, StepError, StepRun};
 use crate::resource::Resource;
 
@@ -26,9 +28,12 @@ impl InstanceProfile {
         }
     }
 
-    fn check_owner(&self, tags: &[(String, String)]) -> Result<(), StepError> {
+    /// A profile of this name that is somebody else's, or of a customer that lives elsewhere, is never touched.
+    fn check_owner(&self, profile: &Profile) -> Result<(), StepError> {
         let name = self.0.customer.resource_name();
-        match tags.iter().find(|(key, _)| key == CUSTOMER_TAG_KEY) {
+        let known = home::Known::of_profile(profile);
+        home::check_known(&self.0.customer, known, &self.0.aws)?;
+        match profile.tags.iter().find(|(key, _)| key == CUSTOMER_TAG_KEY) {
             Some((_, owner)) if owner != self.0.customer.as_str() => Err(StepError::Precondition {
                 problem: format!(
                     "the instance profile {name} is tagged for another customer, {owner}"
@@ -61,8 +66,13 @@ impl Step for InstanceProfile {
                 "create the instance profile {name} with the role {name}"
             )));
         };
-        self.check_owner(&profile.tags)?;
+        self.check_owner(&profile)?;
         match profile.roles.first() {
+            Some(role) if *role == name && !home::is_tagged(&profile.tags) => {
+                Ok(Observation::Drifted {
+                    differences: vec![home::TAG_IS_MISSING.to_owned()],
+                })
+            }
             Some(role) if *role == name => Ok(Observation::satisfied(name)),
             Some(role) => Err(self.other_role(&name, role)),
             None => Ok(Observation::Drifted {
@@ -74,8 +84,25 @@ impl Step for InstanceProfile {
     async fn apply(&self, run: &StepRun) -> Result<Outcome, StepError> {
         let aws = &self.0.aws;
         let name = self.0.customer.resource_name();
-        let created = aws.instance_profile(&name).await?.is_none()
-            && aws.create_instance_profile(&name, &self.0.tags()).await?;
+        let before = aws.instance_profile(&name).await?;
+        let created = before.is_none()
+            && aws
+                .create_instance_profile(&name, &self.0.global_tags())
+                .await?;
+        if let Some(profile) = before {
+            self.check_owner(&profile)?;
+            let holds_its_role = profile.roles.first() == Some(&name);
+            if !home::is_tagged(&profile.tags) {
+                aws.tag_instance_profile(&name, &self.0.global_tags())
+                    .await?;
+                if holds_its_role {
+                    return Ok(Outcome::Updated(format!(
+                        "{name}: {}",
+                        home::TAG_IS_MISSING
+                    )));
+                }
+            }
+        }
         let mut attempt = 0;
         loop {
             let profile = aws.instance_profile(&name).await?;
@@ -112,7 +139,7 @@ impl Step for InstanceProfile {
         let Some(profile) = aws.instance_profile(&name).await? else {
             return Ok(Vec::new());
         };
-        self.check_owner(&profile.tags)?;
+        self.check_owner(&profile)?;
         if !self.0.may_remove(&profile.tags) {
             return Ok(Vec::new());
         }

@@ -29,6 +29,7 @@ use crate::aws::{Aws, AwsError};
 use crate::brain::{Brain, BrainUrl, Heartbeat};
 use crate::config::{DEFAULT_INSTANCE_TYPE, DEFAULT_TIMEOUT, Pace};
 use crate::customer::{CUSTOMER_TAG_KEY, CustomerId};
+use crate::home::{HOME_TAG_KEY, Home};
 use crate::plan::{InvalidPlan, Plan, Step, StepError};
 use crate::resource::Resource;
 use crate::secret::{BrainKey, SecretString, TailscaleAuthKey};
@@ -181,6 +182,14 @@ impl Context {
     pub fn tags(&self) -> Vec<(&str, &str)> {
         let mut tags = vec![(CUSTOMER_TAG_KEY, self.customer.as_str())];
         tags.extend(self.mark_tag());
+        tags
+    }
+
+    /// The tags of what is made for this customer and is of no region: also where the customer lives.
+    pub fn global_tags(&self) -> Vec<(String, String)> {
+        let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let mut tags: Vec<(String, String)> = self.tags().into_iter().map(own).collect();
+        tags.push((HOME_TAG_KEY.to_owned(), Home::of(&self.aws).tag_value()));
         tags
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::text::{one_line, visible_json};
 use super::{OutputFormat, Terminal};
-use crate::diagnosis::{self, Diagnosis, Remedy};
+use crate::diagnosis::{self, Confidence, Diagnosis, Remedy};
 
 /// What kind of failure it is; each kind has a published exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,10 @@ struct DiagnosisDocument<'f> {
     region: Option<&'f str>,
     step: &'f str,
     cause: &'static str,
+    confidence: Confidence,
+    reports: Option<bool>,
     what: &'f str,
+    or: &'f [String],
     evidence: &'f [String],
     remedy: &'f [Remedy],
     error: &'f str,
@@ -253,7 +256,10 @@ impl Failure {
             region: diagnosis.region.as_deref(),
             step: &diagnosis.step,
             cause: diagnosis.cause,
+            confidence: diagnosis.confidence,
+            reports: diagnosis.reports,
             what: &diagnosis.what,
+            or: &diagnosis.or,
             evidence: &diagnosis.evidence,
             remedy: &diagnosis.remedy,
             error,

@@ -8,8 +8,9 @@ use console::measure_text_width;
 use jiff::SignedDuration;
 use serde::Serialize;
 
-use super::text::{age, foreign};
+use super::text::{age, foreign, some_of};
 use crate::brain::activity::Hour;
+use crate::home::Home;
 use crate::status::expiry::Stage;
 use crate::status::{CustomerStatus, FleetStatus, HostStatus, ParameterStatus, Word};
 
@@ -141,6 +142,25 @@ impl StatusDocument {
         lines
     }
 
+    /// Where the customers are that are not here, a line for each place.
+    fn elsewhere(&self) -> Vec<String> {
+        let mut places: BTreeMap<&Home, Vec<&str>> = BTreeMap::new();
+        for one in &self.status.elsewhere {
+            places
+                .entry(&one.home)
+                .or_default()
+                .push(one.customer.as_str());
+        }
+        let line = |(home, ids): (&Home, Vec<&str>)| {
+            let flag = match home.account == self.status.account {
+                true => format!("--region {}", home.region),
+                false => format!("credentials of that account and --region {}", home.region),
+            };
+            format!("Not here but in {home}: {} ({flag})", some_of(&ids))
+        };
+        places.into_iter().map(line).collect()
+    }
+
     fn notes(&self) -> Vec<String> {
         let mut notes = self.status.notes.clone();
         let uncounted: Vec<&str> = self
@@ -215,6 +235,9 @@ impl fmt::Display for StatusDocument {
                 writeln!(f, "  {problem}")?;
             }
         }
+        for line in self.elsewhere() {
+            writeln!(f, "\n{line}")?;
+        }
         for note in self.notes() {
             writeln!(f, "\nNote: {note}")?;
         }
@@ -222,7 +245,11 @@ impl fmt::Display for StatusDocument {
         if status.customers.is_empty() && status.not_found.is_empty() {
             write!(
                 f,
-                "No customers: no parameters beneath /m8trx, no instance tagged Customer=cust_…"
+                "No customers{}: no parameters beneath /m8trx, no instance tagged Customer=cust_…",
+                match status.elsewhere.as_slice() {
+                    [] => String::new(),
+                    _ => format!(" in {}", status.region),
+                }
             )
         } else {
             write!(f, "{}", self.sum())

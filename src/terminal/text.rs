@@ -169,6 +169,16 @@ pub fn ago(at: jiff::Timestamp, now: jiff::Timestamp) -> String {
     }
 }
 
+/// The first few names, and how many there are besides.
+pub fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -91,6 +91,8 @@ impl Cloud {
         self.runtime.block_on(async {
             let untag = iam.untag_role().role_name(role).tag_keys("Customer");
             untag.send().await.unwrap();
+            let untag = iam.untag_instance_profile().tag_keys("m8trx:home");
+            untag.instance_profile_name(role).send().await.unwrap();
             let trust = iam.update_assume_role_policy().role_name(role);
             trust.policy_document(TRUST).send().await.unwrap();
             let policy = iam.put_role_policy().role_name(role);
@@ -98,6 +100,54 @@ impl Cloud {
             policy.policy_document(POLICY).send().await.unwrap();
             let leak = iam.attach_role_policy().role_name(role).policy_arn(LEAK);
             leak.send().await.unwrap();
+        });
+    }
+
+    /// Takes a tag off a role.
+    pub fn untag_role(&self, role: &str, key: &str) {
+        let untag = self.iam().untag_role().role_name(role).tag_keys(key);
+        self.runtime.block_on(untag.send()).unwrap();
+    }
+
+    /// The value of a role's tag.
+    pub fn role_tag(&self, role: &str, key: &str) -> Option<String> {
+        let answer = self
+            .runtime
+            .block_on(self.iam().get_role().role_name(role).send());
+        let role = answer.unwrap().role.unwrap();
+        let tag = role.tags().iter().find(|tag| tag.key() == key)?;
+        Some(tag.value().to_owned())
+    }
+
+    /// Gives a role its policy for every region and account, as the runbook writes it.
+    pub fn widen_role(&self, role: &str) {
+        let id = role.trim_start_matches("m8trx-");
+        let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow",
+            "Action": "ssm:GetParameter",
+            "Resource": [
+                "arn:aws:ssm:*:*:parameter/m8trx/brain-url",
+                format!("arn:aws:ssm:*:*:parameter/m8trx/{id}/*"),
+            ],
+        }]});
+        let put = self.iam().put_role_policy().role_name(role);
+        let put = put
+            .policy_name("m8trx-parameters")
+            .policy_document(policy.to_string());
+        self.runtime.block_on(put.send()).unwrap();
+    }
+
+    /// Deletes a role and the instance profile of the same name.
+    pub fn delete_role(&self, name: &str) {
+        let iam = self.iam();
+        self.runtime.block_on(async {
+            let remove = iam.remove_role_from_instance_profile().role_name(name);
+            remove.instance_profile_name(name).send().await.unwrap();
+            let profile = iam.delete_instance_profile();
+            profile.instance_profile_name(name).send().await.unwrap();
+            let policy = iam.delete_role_policy().role_name(name);
+            policy.policy_name("m8trx-parameters").send().await.unwrap();
+            iam.delete_role().role_name(name).send().await.unwrap();
         });
     }
 

@@ -68,7 +68,7 @@ fn onboard_tells_why_a_host_failed_and_diagnose_tells_it_again() {
     assert_eq!(shown.stdout, "");
     for line in [
         "cause: tailscale-key-spent",
-        "  | backend error: invalid key: API key ",
+        "  | m8trx-bootstrap: FAILED step=3 name=tailscale ",
         "      aws ssm start-session --target i-",
     ] {
         assert!(
@@ -125,7 +125,15 @@ fn a_host_whose_beats_the_brain_loses() {
     let node = format!("tailscale ssh root@acme-{id}");
     assert!(remedy.contains(&node.as_str()), "{remedy:#?}");
     let again = surroundings.m8trx(&["diagnose", id, "--output", "json"]);
-    assert_diagnosed(&again, 5, "first-heartbeat", "no-heartbeat");
+    let again = assert_diagnosed(&again, 5, "first-heartbeat", "no-heartbeat");
+    // The tailnet is asked as well.
+    let evidence = texts(&again["evidence"]).join("\n");
+    assert!(
+        evidence.contains(&format!(
+            "the tailnet is connected with its device acme-{id}"
+        )),
+        "{evidence}"
+    );
 }
 
 #[test]
@@ -298,9 +306,9 @@ fn standard_input_is_read_whatever_it_holds() {
     let console = std::fs::read(format!("{CONSOLES}/parameter-malformed.log")).unwrap();
     let told = assert_diagnosed(&diagnose(&console), 5, "parameters", "parameter-malformed");
     assert_eq!(told["customer"], "cust_acme");
-    assert_diagnosed(&diagnose(b""), 5, "boot", "no-console");
+    assert_diagnosed(&diagnose(b""), 5, "console", "no-console");
     let noise: Vec<u8> = (0..200_000_u32).map(|n| (n * 7919 % 251) as u8).collect();
-    assert_diagnosed(&diagnose(&noise), 5, "boot", "unknown");
+    assert_diagnosed(&diagnose(&noise), 5, "console", "not-a-console");
     let fine =
         diagnose(b"m8trx-bootstrap: step 7/7 heartbeat\nm8trx-bootstrap: complete for cust_acme\n");
     assert_eq!(fine.assert_code(0).json()["verdict"], "healthy");

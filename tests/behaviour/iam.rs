@@ -115,7 +115,7 @@ fn drift_is_shown_line_by_line_and_mended() {
     let document = trial.json("diff", &[]);
     assert_eq!(document["schema"], "m8trx.iam-diff/1");
     assert_eq!(document["differs"], true);
-    assert_eq!(document["changes"].as_array().unwrap().len(), 4);
+    assert_eq!(document["changes"].as_array().unwrap().len(), 5);
     assert_eq!(
         trial.json("show", &[])["is"]["role"]["attached_policies"],
         json!([LEAK])

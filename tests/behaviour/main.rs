@@ -9,6 +9,7 @@ mod diagnose;
 mod drill;
 mod events;
 mod fleet;
+mod home;
 mod iam;
 mod interrupted;
 mod launch_and_wait;

@@ -111,7 +111,10 @@ fn everything_goes_and_neighbours_with_the_same_beginning_stay() {
     );
     // Once more there is nothing to do, and nothing to confirm.
     let again = surroundings.m8trx(&["offboard", "cust_a", "--yes", "--confirm", "cust_a"]);
-    assert_eq!(again.assert_code(0).stdout, "there is nothing of cust_a\n");
+    assert_eq!(
+        again.assert_code(0).stdout,
+        "there is nothing of cust_a in account 123456789012, us-east-1\n"
+    );
 }
 
 #[test]

@@ -32,11 +32,14 @@ const WITHOUT_PERMISSIONS: [&str; 6] = [
 ];
 
 /// What commands do without: they show or do everything else, and say what they need for the rest.
-const DONE_WITHOUT: [(&str, &str); 6] = [
+const DONE_WITHOUT: [(&str, &str); 9] = [
     ("onboard", "ec2:TerminateInstances"),
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
     ("status", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet policy", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet apply", "iam:GetAccountAuthorizationDetails"),
+    ("tailnet doctor", "iam:GetAccountAuthorizationDetails"),
     ("diagnose", "ssm:GetParameter"),
     ("tailnet devices", "ssm:GetParameter"),
 ];

@@ -43,9 +43,10 @@ esac
     "tailscale": r"""
 case "$1" in
   status)
-    if [[ " $* " == *' --json '* ]]; then printf '{\n  "BackendState": "%s"\n}\n' "$(cat /run/host/state 2>/dev/null || echo NeedsLogin)"
-    elif [[ -f /run/host/locked ]]; then echo '# Health check:'; echo '#     - this node is locked out; it will not have connectivity until it is signed'
-    else echo '100.64.0.1 host'; fi ;;
+    state=$(cat /run/host/state 2>/dev/null || echo NeedsLogin)
+    printf '{\n  "BackendState": "%s",\n  "Self": {\n    "Online": %s\n  },\n' "$state" "$([[ $state == Running ]] && echo true || echo false)"
+    if [[ -f /run/host/locked ]]; then printf '  "Health": [\n    "this node is locked out; it will not have connectivity until it is signed"\n  ]\n}\n'
+    else printf '  "Health": []\n}\n'; fi ;;
   up)
     for argument; do [[ $argument == --auth-key=file:* ]] && cp "${argument#--auth-key=file:}" /run/host/joined-with; done
     if [[ -s /run/host/up ]]; then cat /run/host/up >&2; exit 1; fi

@@ -1,4 +1,4 @@
-"""A host that boots real systemd and real cloud-init: systemd-nspawn on an overlay, without a network of its own.
+"""A host that boots real systemd and real cloud-init: systemd-nspawn on an overlay, in a network namespace of its own.
 
 A holder process keeps the host's network and mount namespaces, so that the host can be stopped and started again on the
 same disk, and so that nothing is left on this machine once the holder is gone.
@@ -19,8 +19,11 @@ def run(*command, **keywords):
 
 
 class Machine:
-    def __init__(self, rootfs, name):
-        self.name = f"m8trx-faithful-{os.getpid()}-{name}"
+    """`layer`: a folder that lies over the root file system; `nspawn`: more arguments of systemd-nspawn."""
+
+    def __init__(self, rootfs, name, layer=None, nspawn=()):
+        self.name = f"m8trx-faithful-{os.urandom(4).hex()}-{name}"
+        self.arguments = nspawn
         self.directory = f"/run/{self.name}"
         self.console, self.nspawn, self.leader = b"", None, None
         os.mkdir(self.directory, 0o700)
@@ -36,7 +39,7 @@ class Machine:
           cd "$1"
           mkdir upper work root
           mount -t overlay -o "lowerdir=$2,upperdir=upper,workdir=work" overlay root
-        """, "-", self.directory, rootfs)
+        """, "-", self.directory, f"{layer}:{rootfs}" if layer else rootfs)
         outside = pathlib.Path(f"/proc/{self.holder.pid}/root{self.directory}")
         self.root, self.upper = outside / "root", outside / "upper"
 
@@ -62,7 +65,8 @@ class Machine:
             ["sh", "-c", join + '; exec nsenter -t "$0" -m "$@"', str(self.holder.pid),
              "systemd-nspawn", "--quiet", "--boot", f"--directory={self.directory}/root", "--register=no", "--keep-unit",
              f"--network-namespace-path=/proc/{self.holder.pid}/ns/net", "--resolv-conf=off", "--link-journal=no",
-             "--timezone=off", "--console=read-only", f"--machine={self.name[-60:]}", "--hostname=ip-172-31-0-10"],
+             "--timezone=off", "--console=read-only", f"--machine={self.name[-60:]}", "--hostname=ip-172-31-0-10",
+             *self.arguments],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.close(stdin)
         threading.Thread(target=self._read_console, args=(self.nspawn,), daemon=True).start()

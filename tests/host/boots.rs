@@ -185,7 +185,7 @@ async fn conditions_of_the_host_show_as_they_do_in_reality() {
     };
     let script = "apt-get update; echo update=$?; apt-get install -y awscli jq; echo install=$?";
     let cases = [
-        (AptFault::MirrorDown, "0", "connection timed out"),
+        (AptFault::MirrorDown, "0", "503  Service Unavailable"),
         (
             AptFault::LockHeld,
             "0",

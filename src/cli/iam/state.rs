@@ -107,8 +107,7 @@ impl State {
     }
 
     fn wanted(context: &Context) -> Self {
-        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        let tags: BTreeMap<String, String> = context.tags().into_iter().map(owned).collect();
+        let tags: BTreeMap<String, String> = context.global_tags().into_iter().collect();
         let policy = (POLICY_NAME.to_owned(), permission_policy(context));
         Self {
             role: Some(RoleState {

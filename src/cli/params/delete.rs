@@ -56,7 +56,10 @@ pub(super) async fn run(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let id = &args.parameter;
-    let aws = target.aws(terminal).await?;
+    let aws = match id.customer() {
+        Some(customer) => target.aws_of(customer, terminal).await?,
+        None => target.aws(terminal).await?,
+    };
     let subject = match id.customer() {
         Some(customer) => Subject::customer(customer, &aws),
         None => Subject::fleet(&aws),

@@ -82,7 +82,10 @@ pub(super) async fn run(
     // A value that cannot be used ends the command before AWS is even asked.
     let value = value(args, terminal).await?;
     let masked = value.masked();
-    let aws = target.aws(terminal).await?;
+    let aws = match id.customer() {
+        Some(customer) => target.aws_of(customer, terminal).await?,
+        None => target.aws(terminal).await?,
+    };
     let subject = match id.customer() {
         Some(customer) => Subject::customer(customer, &aws),
         None => {

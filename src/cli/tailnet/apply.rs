@@ -118,7 +118,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
     let add = if args.customers.is_empty() && !args.remove.is_empty() {
         Default::default()
     } else {
-        named_or_found(&args.customers, target, terminal).await?
+        named_or_found(&args.customers, false, target, terminal).await?
     };
     let wish = Wish {
         add,

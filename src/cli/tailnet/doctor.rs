@@ -6,6 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::customers::Found;
 use super::{check, client};
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
@@ -81,7 +82,7 @@ async fn examine(target: &Target, terminal: &Terminal) -> Result<Examined, Failu
     let mut skipped = Vec::new();
     // Without credentials, the tailnet can be looked at nevertheless; a permission that is missing is told.
     let customers = match target.aws(terminal).await {
-        Ok(aws) => Some(aws.customers().await?),
+        Ok(aws) => Some(Found::read(&aws, terminal).await?.everywhere()),
         Err(failure) => {
             let why = failure.causes.join(": ");
             terminal.warn(format!(

@@ -17,7 +17,8 @@ use crate::terminal::failure::Failure;
 /// puts the same rules into the file that the tailnet has.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// The customers; by default all that are found in AWS, by their parameters and hosts.
+    /// The customers; by default all that are found in AWS, by their parameters and hosts, and in other
+    /// regions by their roles.
     #[arg(value_name = "CUSTOMER")]
     customers: Vec<CustomerId>,
 }
@@ -30,7 +31,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let customers = if args.customers.is_empty() {
         let target = Target::open(global, &global.flags(), terminal).await?;
-        let found = named_or_found(&[], &target, terminal).await;
+        let found = named_or_found(&[], true, &target, terminal).await;
         target.close().await;
         found?
     } else {

@@ -1,92 +1,18 @@
-//! The host itself: its image, its launch settings, its disk and memory, its service manager.
+//! The host itself: its launch settings, its disk and memory, its service manager.
 
 use super::Advice::{Do, Run};
-use super::Cause;
-use crate::diagnosis::BOOT;
+use super::{APT, Cause, SICK};
+
+const MORE_MEMORY: &[super::Advice] = &[Do(
+    "Launch with more memory: --instance-type t3.small has 2 GiB, t3.medium 4 GiB",
+)];
+const DISK: &str = "df -h / && findmnt -o TARGET,OPTIONS / && dmesg | tail -n 30";
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
-        name: "image-does-not-boot",
-        at: &[BOOT],
-        shows: &[
-            r"Kernel panic - not syncing",
-            r"You are in emergency mode",
-            r"Unable to mount root fs",
-        ],
-        general: false,
-        what: "the image does not boot on this instance type",
-        remedy: &[Do(
-            "Leave --ami out for Ubuntu 22.04, which boots, or repair the image",
-        )],
-    },
-    Cause {
-        name: "user-data-mangled",
-        at: &[BOOT],
-        shows: &[
-            r"Unhandled (?:non-multipart|unknown content-type)",
-            r"Missing #! in script",
-            r"part-001: line \d+: (?:syntax error|unexpected EOF)",
-            r"bad interpreter",
-        ],
-        general: false,
-        what: "user-data ran or was to run, but it is not bootstrap.sh as it should be",
-        remedy: &[
-            Do(
-                "See how it begins; the first line must be #!/bin/bash. Usual reasons: encoded in base64 twice, Terraform's templatefile() instead of file(), line ends of Windows:",
-            ),
-            Run(
-                "aws ec2 describe-instance-attribute --instance-id {id} --region {region} --attribute userData --query UserData.Value --output text | base64 -d | head -n 3 | cat -A",
-            ),
-            Do("This is what it should be:"),
-            Run("m8trx user-data"),
-        ],
-    },
-    Cause {
-        name: "user-data-never-ran",
-        at: &[BOOT],
-        shows: &[
-            r"Cloud-init v\. \S+ finished at",
-            r"^nothing of the bootstrap is on the console$",
-        ],
-        general: true,
-        what: "the host booted, and its console shows nothing of the bootstrap: user-data never ran",
-        remedy: &[
-            Do(
-                "A host that was stopped and started does not run it again; then see on it why it does not report: journalctl -u m8trx-brain-heartbeat -n 20. Otherwise see whether it has user-data at all; its first line must be #!/bin/bash:",
-            ),
-            Run(
-                "aws ec2 describe-instance-attribute --instance-id {id} --region {region} --attribute userData --query UserData.Value --output text | base64 -d | head -n 3",
-            ),
-            Do(
-                "If it has, the image has no working cloud-init, or an instance made of this image ran it before: take Ubuntu 22.04 (leave --ami out)",
-            ),
-        ],
-    },
-    Cause {
-        name: "no-console",
-        at: &[BOOT],
-        shows: &[r"^the console is empty$"],
-        general: true,
-        what: "the host has not reported, and EC2 shows nothing of its console",
-        remedy: &[
-            Do(
-                "Only instances on Nitro show their console at once, others after minutes; some images write nothing to it. Ask again, and look at its screen:",
-            ),
-            Run("m8trx diagnose {id}"),
-            Run(
-                "aws ec2 get-console-screenshot --instance-id {id} --region {region} --wake-up --query ImageData --output text | base64 -d >screen.jpg",
-            ),
-        ],
-    },
-    Cause {
         name: "metadata-unreachable",
-        at: &[BOOT, "identity"],
-        shows: &[
-            r"no metadata for a minute",
-            r"[Gg]iving up on (?:md|metadata) from \S*169\.254\.169\.254",
-            r"Calling 'http://169\.254\.169\.254' failed",
-        ],
-        general: false,
+        at: &["identity"],
+        shows: &[r"no metadata for a minute"],
         what: "the host got no answer from the metadata service, which tells it whose it is",
         remedy: &[
             Do(
@@ -99,32 +25,32 @@ pub(super) const CAUSES: &[Cause] = &[
                 "aws ec2 modify-instance-metadata-options --instance-id {id} --region {region} --http-endpoint enabled --http-tokens required --instance-metadata-tags enabled",
             ),
         ],
+        ..Cause::NEW
     },
     Cause {
         name: "customer-tag-missing",
         at: &["identity"],
         shows: &[r"the instance has no Customer tag"],
-        general: false,
         what: "the instance has no tag `Customer`, so it does not know whose it is",
         remedy: &[Do(
             "Launch another with the tag; `m8trx onboard` sets it, and by hand it belongs into `--tag-specifications` of the launch",
         )],
+        ..Cause::NEW
     },
     Cause {
         name: "customer-tag-malformed",
         at: &["identity"],
         shows: &[r"the Customer tag is no customer id: (?<value>.*)$"],
-        general: false,
         what: "the value of its tag `Customer` is no customer id: {value}",
         remedy: &[Do(
             "A customer id is cust_ and then a-z, 0-9 and _, at most 64 characters; launch another with such a tag",
         )],
+        ..Cause::NEW
     },
     Cause {
         name: "metadata-tags-disabled",
         at: &["identity"],
         shows: &[r"no tags in the metadata"],
-        general: false,
         what: "its launch settings keep the instance's tags out of the metadata, so it does not know whose it is",
         remedy: &[
             Do(
@@ -134,26 +60,44 @@ pub(super) const CAUSES: &[Cause] = &[
                 "aws ec2 modify-instance-metadata-options --instance-id {id} --region {region} --instance-metadata-tags enabled",
             ),
         ],
+        ..Cause::NEW
     },
     Cause {
         name: "not-root",
         at: &["identity"],
         shows: &[r"it must run as root"],
-        general: false,
         what: "bootstrap.sh was not run as root",
         remedy: &[
             Do("As user-data it is; by hand:"),
             Run("sudo bash bootstrap.sh"),
         ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "inotify-used-up",
+        shows: &[
+            r"directory watch: No space left on device",
+            r"inotify.*(?:No space left on device|Too many open files)",
+            r"inotify (?:watch|instance)(?:es)? limit",
+        ],
+        what: "the host's inotify watches are used up (its disk is not full), so systemd cannot watch what it starts",
+        remedy: &[
+            Do(
+                "On the host, allow more of them, and see which unit failed; then run user-data again:",
+            ),
+            Run(
+                "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512; systemctl --failed; systemctl status m8trx-brain-heartbeat.service",
+            ),
+        ],
+        ..Cause::NEW
     },
     Cause {
         name: "disk-full",
-        at: &[],
         shows: &[
             r"No space left on device",
             r"You don't have enough free space in",
+            r"Disk quota exceeded",
         ],
-        general: false,
         what: "the root volume is full",
         remedy: &[
             Do(
@@ -163,20 +107,71 @@ pub(super) const CAUSES: &[Cause] = &[
                 "aws ec2 describe-volumes --region {region} --filters Name=attachment.instance-id,Values={id} --query 'Volumes[].[VolumeId,Size]' --output table",
             ),
         ],
-    },
-    Cause {
-        name: "out-of-memory",
-        at: &[],
-        shows: &[r"Out of memory: Killed process \d+ \((?<process>[^)]*)\)"],
-        general: false,
-        what: "the host ran out of memory, and the kernel ended {process}",
-        remedy: &[Do(
-            "Launch with more memory: --instance-type t3.small has 2 GiB, t3.medium 4 GiB",
-        )],
+        ..Cause::NEW
     },
     Cause {
         name: "file-unwritable",
-        at: &[],
+        variant: "read-only-root",
+        at: &[SICK],
+        shows: &[
+            r"EXT4-fs error \(device (?<device>\w+)\)",
+            r"EXT4-fs \((?<device>\w+)\): Remounting filesystem read-only",
+            r"XFS \((?<device>\w+)\): .*(?:[Ss]hutting down filesystem|[Ff]ilesystem has been shut down|Corruption)",
+            r"BTRFS.*\(device (?<device>\w+)\).*forced readonly",
+            r"I/O error,? (?:on )?dev (?<device>(?:nvme|xvd|sd|vd)\w+)",
+        ],
+        what: "its disk {device} fails, and the kernel has made the file system read-only",
+        remedy: FAILED_DISK,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "file-unwritable",
+        variant: "read-only-apt",
+        at: APT,
+        shows: &[
+            r"\(30: Read-only file system\)",
+            r"Not using locking for read only lock file",
+        ],
+        beside: &[r"Remounting filesystem read-only", r"EXT4-fs error"],
+        what: "the root file system has become read-only, mostly after an error of its disk",
+        remedy: FAILED_DISK,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "out-of-memory",
+        at: &[SICK],
+        shows: &[
+            r"^(?:Out of memory: )?Kill(?:ed)? process \d+,? \(?(?<process>apt\S*?|dpkg\S*?|aws|python3?\S*?|curl|gpgv?|https?|unzip|bash|sh|part-\d+|cloud-init|tailscaled?|systemd\S*?|m8trx\S*?|needrestart|gzip|xz|tar)\)",
+        ],
+        what: "the host ran out of memory, and the kernel ended {process}",
+        remedy: MORE_MEMORY,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "out-of-memory",
+        variant: "other",
+        at: &[SICK],
+        shows: &[r"^(?:Out of memory: )?Kill(?:ed)? process \d+,? \(?(?<process>[^) ,]*)\)?"],
+        general: true,
+        what: "the host ran out of memory, and the kernel ended {process}",
+        remedy: MORE_MEMORY,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "out-of-memory",
+        variant: "command",
+        shows: &[
+            r"part-\d+: line \d+: +\d+ Killed ",
+            r"[Cc]annot allocate memory",
+            r"fork: retry: Resource temporarily unavailable",
+            r"^ended by signal 9$",
+        ],
+        what: "a command of the bootstrap was ended or could not start, mostly because the host ran out of memory",
+        remedy: MORE_MEMORY,
+        ..Cause::NEW
+    },
+    Cause {
+        name: "file-unwritable",
         shows: &[
             r"(?<path>/[A-Za-z0-9._/-]+) could not be written",
             r"(?<path>/[A-Za-z0-9._/-]+): Read-only file system",
@@ -185,16 +180,45 @@ pub(super) const CAUSES: &[Cause] = &[
         what: "{path} could not be written",
         remedy: &[
             Do("A problem of the host or its image: a read-only or full file system. On the host:"),
-            Run("df -h / && findmnt -o TARGET,OPTIONS / && dmesg | tail -n 30"),
+            Run(DISK),
         ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "dpkg-failed",
+        variant: "service",
+        at: APT,
+        shows: &[r"Job for (?<unit>\S+\.service) failed because"],
+        what: "the service {unit} of a package does not start",
+        remedy: &[
+            Do("On the host, see why, then run user-data again:"),
+            Run(
+                "systemctl status {unit}; journalctl -u {unit} -n 40 --no-pager; sudo dpkg --configure -a",
+            ),
+            Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+        ],
+        ..Cause::NEW
     },
     Cause {
         name: "systemd-failed",
-        at: &[],
+        variant: "not-pid-1",
+        shows: &[
+            r"has not been booted with systemd as init",
+            r"Failed to connect to bus: (?:Host is down|No such file or directory)",
+            r"systemctl: (?:command )?not found",
+        ],
+        what: "the host does not run systemd as its first process, so nothing can start the heartbeat",
+        remedy: &[Do(
+            "The image must boot with systemd: leave --ami out for Ubuntu 22.04. (A container or a chroot is no host.)",
+        )],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "systemd-failed",
         shows: &[
             r"command failed: systemctl",
-            r"Failed to (?:reload daemon|connect to bus|enable unit|start|get properties)",
-            r"Job for \S+ failed",
+            r"Failed to (?:reload daemon|connect to bus|enable unit|start \S*m8trx|get properties)",
+            r"Job for m8trx\S+ failed",
         ],
         general: true,
         what: "the host's service manager failed",
@@ -204,10 +228,10 @@ pub(super) const CAUSES: &[Cause] = &[
                 "systemctl status m8trx-brain-heartbeat.timer m8trx-brain-heartbeat.service; systemctl --failed; journalctl -p err -b | tail -n 40",
             ),
         ],
+        ..Cause::NEW
     },
     Cause {
         name: "bootstrap-unfinished",
-        at: &[],
         shows: &[r"the bootstrap has not ended: it is at (?<step>.*)$"],
         general: true,
         what: "its bootstrap has not ended in time: it is still at {step}",
@@ -216,5 +240,17 @@ pub(super) const CAUSES: &[Cause] = &[
             Run("m8trx diagnose {id}"),
             Run("tail -n 40 /var/log/m8trx-bootstrap.log; ps -ef --forest | tail -n 40"),
         ],
+        ..Cause::NEW
     },
+];
+
+const FAILED_DISK: &[super::Advice] = &[
+    Do("Nothing on this host can be trusted to be written: launch another."),
+    Run("m8trx onboard {customer}"),
+    Do(
+        "To keep it: replace the root volume from a snapshot, or check the file system from another host. See the volume's state first:",
+    ),
+    Run(
+        "aws ec2 describe-volume-status --region {region} --filters Name=attachment.instance-id,Values={id}",
+    ),
 ];

@@ -1,191 +1,179 @@
-//! Joining the tailnet. The texts are those of `tailscale up`.
+//! Tailscale on the host: its install script, its service, its way to the control plane.
 
 use super::Advice::{Do, Run};
 use super::Cause;
-use crate::diagnosis::{TAILNET, TAILSCALE};
+use crate::diagnosis::TAILSCALE;
 
 const AT: &[&str] = &[TAILSCALE];
-
-const ROTATE: &str = "m8trx rotate-tailscale-key {customer}";
-const MINT: &str = "Replace it. Where an OAuth client of Tailscale is configured, this mints the key itself; else make one in the admin console (https://login.tailscale.com/admin/settings/keys): reusable, ephemeral, pre-approved, tag {tag}. It is asked for without being shown:";
-const STORE: &str = "m8trx rotate-tailscale-key {customer} --region {region}";
+const SERVICE: &str = "systemctl status tailscaled; journalctl -u tailscaled -n 40 --no-pager";
 
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
-        name: "tailscale-key-malformed",
-        at: AT,
-        shows: &[
-            r"invalid key: unable to validate API key",
-            r"the value of /m8trx/[a-z0-9_]+/tailscale-auth-key is not an auth key",
-        ],
-        general: false,
-        what: "the stored Tailscale auth key is none: cut off, of another kind, or with a line break",
-        remedy: &[
-            Do(
-                "An auth key begins with tskey-auth- (not tskey-api- or tskey-client-) and is one line.",
-            ),
-            Do(MINT),
-            Run(STORE),
-        ],
-    },
-    Cause {
-        name: "tailscale-key-spent",
-        at: AT,
-        shows: &[r"invalid key: API key \S+ not valid"],
-        general: false,
-        what: "the Tailscale auth key has expired, or was good for one device and is used up",
-        remedy: &[
-            Do(
-                "Auth keys expire after 90 days at most, and only a reusable one takes a second host.",
-            ),
-            Do(MINT),
-            Run(STORE),
-        ],
-    },
-    Cause {
-        name: "tailscale-key-deleted",
-        at: &[TAILSCALE, TAILNET],
-        shows: &[
-            r"invalid key: API key does not exist",
-            r"^the tailnet has no auth key \S+$",
-            r"^the auth key \S+ was revoked$",
-        ],
-        general: false,
-        what: "the Tailscale auth key was deleted (or expired so long ago that it is forgotten), or belongs to another tailnet",
-        remedy: &[Do(MINT), Run(STORE)],
-    },
-    Cause {
-        name: "tailscale-tag-refused",
-        at: AT,
-        shows: &[r"requested tags \[(?<tags>[^\]]*)\] are invalid or not permitted"],
-        general: false,
-        what: "the tailnet does not let this auth key take the tag {tags}",
-        remedy: &[
-            Do(
-                "Two reasons: the key carries another tag, or the policy file has no owner for this one. First the policy file (https://login.tailscale.com/admin/acls/file): `tagOwners` must have \"{tag}\", owned by whoever mints the key.",
-            ),
-            Do("Then the key must carry exactly this tag. If it does not, or if you cannot tell:"),
-            Do(MINT),
-            Run(STORE),
-        ],
-    },
-    // What Tailscale's API says of a key, where it is configured, tells apart what `tailscale up` says in the same words.
-    Cause {
-        name: "tailscale-key-expired",
-        at: &[TAILNET],
-        shows: &[r"^the auth key \S+ expired at (?<at>\S+)$"],
-        general: false,
-        what: "the Tailscale auth key expired at {at}",
-        remedy: &[
-            Do("Auth keys expire after 90 days at most. This mints another and stores it:"),
-            Run(ROTATE),
-        ],
-    },
-    Cause {
-        name: "tailscale-key-used-up",
-        at: &[TAILNET],
-        shows: &[r"^the auth key \S+ is used up$"],
-        general: false,
-        what: "the Tailscale auth key was good for one device, and is used up",
-        remedy: &[
-            Do("Only a reusable key takes a second host. This mints one and stores it:"),
-            Run(ROTATE),
-        ],
-    },
-    Cause {
-        name: "tailscale-key-wrong-tag",
-        at: &[TAILNET],
-        shows: &[r"^the auth key \S+ carries (?<tags>.+) instead of (?<wanted>tag:\S+)$"],
-        general: false,
-        what: "the Tailscale auth key carries {tags} instead of {wanted}",
-        remedy: &[
-            Do(
-                "A key lets devices in under its own tags only. This mints one with the right tag and stores it:",
-            ),
-            Run(ROTATE),
-        ],
-    },
-    Cause {
-        name: "tailscale-tag-malformed",
-        at: AT,
-        shows: &[
-            r"tag names can only contain numbers, letters, or dashes",
-            r"tag names must (?:start with a letter|not be empty)",
-            r"tags must start with 'tag:'",
-        ],
-        general: false,
-        what: "the host asked for a tag that Tailscale does not allow, so its user-data is not the current bootstrap.sh",
-        remedy: &[
-            Do("The tag of this customer is {tag}: `_` becomes `-`. Launch with this user-data:"),
-            Run("m8trx user-data"),
-        ],
-    },
-    Cause {
-        name: "tailscale-approval",
-        at: AT,
-        shows: &[r"To approve your machine, visit"],
-        general: false,
-        what: "the tailnet wants each device approved, and the auth key is not pre-approved",
-        remedy: &[
-            Do(
-                "Approve it (https://login.tailscale.com/admin/machines) and run user-data again on the host, or, for this and all later hosts:",
-            ),
-            Do(MINT),
-            Run(STORE),
-        ],
-    },
-    Cause {
-        name: "tailnet-lock",
-        at: AT,
-        shows: &[r"locked out by Tailnet Lock", r"this node is locked out"],
-        general: false,
-        what: "the host joined, but Tailnet Lock keeps it out: no signing node has signed it",
-        remedy: &[
-            Do(
-                "On a signing node, sign it (this lists the keys of locked-out nodes), and run user-data again on the host:",
-            ),
-            Run("tailscale lock status"),
-            Run("tailscale lock sign nodekey:NODEKEY"),
-            Do(
-                "Or store an auth key that is signed already, so that later hosts come in by themselves: on a signing node, `tailscale lock sign file:KEYFILE` prints it. Then:",
-            ),
-            Run(STORE),
-        ],
-    },
-    Cause {
         name: "tailscale-rate-limited",
         at: AT,
-        shows: &[r"node registration rate limited"],
-        general: false,
+        shows: &[
+            r"node registration rate limited",
+            r"tailscale up failed: .*(?:[Tt]oo many requests|rate limit)",
+        ],
         what: "Tailscale limits how many devices join at a time",
         remedy: &[Do(
             "Launch fewer hosts at a time; run user-data again on this one in some minutes",
         )],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailnet-full",
+        at: AT,
+        shows: &[
+            r"(?:device|node|machine|user) (?:limit|quota)(?: has been)? (?:reached|exceeded)",
+            r"(?:reached|exceeded|over) (?:the|its|your) (?:maximum )?(?:device|node|machine|user)s? (?:limit|quota)",
+        ],
+        what: "the tailnet's plan allows no further device",
+        remedy: &[
+            Do(
+                "Remove devices that are gone, or change the plan (https://login.tailscale.com/admin/settings/billing); `m8trx` makes keys ephemeral, so that ended hosts leave by themselves:",
+            ),
+            Run("tailscale status | grep offline"),
+        ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscale-state-foreign",
+        at: AT,
+        shows: &[
+            r"device with nodekey:\S+ already exists",
+            r"node ?key \S* ?(?:already exists|already in use|is already registered)",
+            r"machine key.*(?:mismatch|already)",
+        ],
+        what: "the image carries the Tailscale state of another node, so this host passes itself off as that one",
+        remedy: &[
+            Do(
+                "The image was made from a host that was in a tailnet. On this host, forget that state, and run user-data again:",
+            ),
+            Run(
+                "sudo systemctl stop tailscaled; sudo rm -rf /var/lib/tailscale; sudo systemctl start tailscaled",
+            ),
+            Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+            Do(
+                "Make the image again without /var/lib/tailscale (and without Tailscale at all), or leave --ami out.",
+            ),
+        ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscaled-down",
+        variant: "no-backend",
+        at: AT,
+        shows: &[
+            r"503 Service Unavailable: no backend",
+            r"502.*backend not found",
+            r"(?:TPM|tpm).*(?:seal|lockout)",
+        ],
+        what: "Tailscale's service runs but has no state to work with: mostly it cannot unseal it with the instance's TPM",
+        remedy: &[
+            Do("On the host, see why:"),
+            Run(SERVICE),
+            Do(
+                "Where it names the TPM, let it keep its state without (or take a newer Tailscale), and run user-data again:",
+            ),
+            Run(
+                "echo 'FLAGS=\"--encrypt-state=false\"' | sudo tee -a /etc/default/tailscaled; sudo rm -f /var/lib/tailscale/tailscaled.state; sudo systemctl restart tailscaled",
+            ),
+            Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+        ],
+        ..Cause::NEW
     },
     Cause {
         name: "tailscaled-down",
         at: AT,
-        shows: &[r"failed to connect to local tailscaled"],
-        general: false,
+        shows: &[
+            r"failed to connect to local tailscaled",
+            r"[Ff]ailed to connect to local Tailscale",
+            r"tailscaled\.sock: connect",
+            r"tailscaled\.service (?:not running|failed|could not be found|not found)",
+            r"Failed to (?:start|restart|enable) tailscaled",
+            r"is CONFIG_TUN enabled|/dev/net/tun does not exist",
+        ],
         what: "Tailscale's service does not run on the host",
         remedy: &[
             Do("On the host, see why (a kernel without TUN, mostly):"),
-            Run("systemctl status tailscaled; journalctl -u tailscaled -n 40 --no-pager"),
+            Run(SERVICE),
         ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscale-timeout",
+        variant: "no-way",
+        at: AT,
+        shows: &[
+            r"(?:fetch control key|register request): .*dial tcp [0-9\[].*(?<error>no route to host|connection refused|network is unreachable|i/o timeout|timed out)",
+        ],
+        what: "the host does not get through to Tailscale's control plane ({error}), though it has got this far",
+        remedy: &[
+            Do(
+                "Let it out to controlplane.tailscale.com and log.tailscale.com on TCP 443, without inspection of TLS (and UDP 41641 and 3478). On the host, what it meets:",
+            ),
+            Run(
+                "curl -sv -m 10 -o /dev/null https://controlplane.tailscale.com/key?v=100 2>&1 | grep -E 'Trying|Connected|refused|route|HTTP'; journalctl -u tailscaled -n 20 --no-pager",
+            ),
+            Run("sudo bash /var/lib/cloud/instance/scripts/part-001"),
+        ],
+        ..Cause::NEW
     },
     Cause {
         name: "tailscale-timeout",
         at: AT,
-        shows: &[r"timeout waiting for Tailscale service to enter a Running state"],
+        shows: &[
+            r"timeout waiting for Tailscale service to enter a Running state",
+            r"tailscale up failed: .*(?:context deadline exceeded|fetch control key)",
+        ],
         general: true,
-        what: "the host waited for Tailscale's control plane in vain",
+        what: "the host waited for Tailscale's control plane in vain: it does not get through to it",
+        or: &[
+            "it gets through, and the control plane answers with an error (of the tailnet's policy file or address pool, or an outage)",
+        ],
         remedy: &[
             Do(
-                "It must get out to controlplane.tailscale.com and log.tailscale.com on TCP 443 without inspection of TLS. On the host:",
+                "Which of them: on the host, the journal says; the last command prints a status line where it gets through:",
             ),
             Run(
-                "sudo tailscale status; journalctl -u tailscaled -n 40 --no-pager; curl -sSI https://controlplane.tailscale.com/key?v=100",
+                "journalctl -u tailscaled -n 40 --no-pager; sudo tailscale status; curl -sSI -m 10 https://controlplane.tailscale.com/key?v=100 | head -n 1",
+            ),
+            Do(
+                "Where it does not get through: let it out to controlplane.tailscale.com and log.tailscale.com on TCP 443, without inspection of TLS.",
+            ),
+            Do(
+                "Where it does: see the policy file (https://login.tailscale.com/admin/acls/file), and https://status.tailscale.com.",
             ),
         ],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscale-install-failed",
+        variant: "unsupported",
+        at: AT,
+        shows: &[
+            r"^(?<release>.+) isn't supported by this script yet",
+            r"Couldn't determine what kind of (?<release>Linux)",
+        ],
+        what: "Tailscale's install script does not support the image's release ({release})",
+        remedy: &[Do(
+            "Take a release that it supports: leave --ami out for Ubuntu 22.04.",
+        )],
+        ..Cause::NEW
+    },
+    Cause {
+        name: "tailscale-install-failed",
+        at: AT,
+        shows: &[r"Tailscale install script failed"],
+        general: true,
+        what: "Tailscale's install script failed three times",
+        remedy: &[
+            Do(
+                "The image must be one that Tailscale supports, and pkgs.tailscale.com must be reachable. On the host, run it and see what it says:",
+            ),
+            Run("curl -fsSL https://tailscale.com/install.sh | sudo sh"),
+        ],
+        ..Cause::NEW
     },
 ];

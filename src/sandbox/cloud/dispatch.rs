@@ -95,6 +95,11 @@ impl Cloud {
                 return (Some(caller), Err(ApiError::throttled(service)));
             }
         }
+        if let Caller::Host { role, .. } = &caller
+            && let Some(role) = state.iam.roles.get_mut(role)
+        {
+            role.last_used = Some((now, asked.region.clone()));
+        }
         let mut call = Call {
             state: &mut state,
             settings: &self.0.settings,

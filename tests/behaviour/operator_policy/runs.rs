@@ -103,6 +103,14 @@ fn kept(trial: &Trial, customer: &str) {
     ]);
 }
 
+/// A customer whose role and parameters are there, and whose role does not say where it lives.
+fn unplaced(trial: &Trial, customer: &str) {
+    prepared(trial, customer);
+    trial
+        .cloud()
+        .untag_role(&format!("m8trx-{customer}"), "m8trx:home");
+}
+
 /// A customer whose role somebody gave a policy.
 fn leaking(trial: &Trial, customer: &str) {
     connected(trial, customer);
@@ -169,6 +177,11 @@ fn onboard() -> Vec<Run> {
 fn smoke() -> Vec<Run> {
     vec![
         Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("smoke --customer {customer} --cleanup --yes")),
+            code: 0,
+        },
+        Run {
             given: without_url,
             arguments: |trial, customer| {
                 let subnet = trial.cloud().subnet();
@@ -192,27 +205,50 @@ fn smoke() -> Vec<Run> {
 }
 
 fn offboard() -> Vec<Run> {
-    vec![Run {
-        given: leaking,
-        arguments: |_, customer| words(&format!("offboard {customer} --yes --confirm {customer}")),
-        code: 0,
-    }]
+    vec![
+        Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("offboard {customer} --dry-run")),
+            code: 0,
+        },
+        Run {
+            given: leaking,
+            arguments: |_, customer| {
+                words(&format!("offboard {customer} --yes --confirm {customer}"))
+            },
+            code: 0,
+        },
+    ]
 }
 
 fn rotate_tailscale_key() -> Vec<Run> {
-    vec![Run {
-        given: with_auth_key,
-        arguments: |_, _| words("rotate-tailscale-key --all --yes"),
-        code: 0,
-    }]
+    vec![
+        Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("rotate-tailscale-key {customer} --yes")),
+            code: 0,
+        },
+        Run {
+            given: with_auth_key,
+            arguments: |_, _| words("rotate-tailscale-key --all --yes"),
+            code: 0,
+        },
+    ]
 }
 
 fn rotate_brain_key() -> Vec<Run> {
-    vec![Run {
-        given: with_brain_key,
-        arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
-        code: 0,
-    }]
+    vec![
+        Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
+            code: 0,
+        },
+        Run {
+            given: with_brain_key,
+            arguments: |_, customer| words(&format!("rotate-brain-key {customer} --yes")),
+            code: 0,
+        },
+    ]
 }
 
 fn diagnose() -> Vec<Run> {
@@ -261,6 +297,11 @@ fn wait() -> Vec<Run> {
 
 fn mint_key() -> Vec<Run> {
     vec![
+        Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("mint-key {customer} --store --yes")),
+            code: 0,
+        },
         Run {
             given: prepared,
             arguments: |_, customer| words(&format!("mint-key {customer}")),
@@ -318,6 +359,16 @@ fn params_show() -> Vec<Run> {
 fn params_put() -> Vec<Run> {
     vec![
         Run {
+            given: |trial, customer| {
+                unplaced(trial, customer);
+                trial.surroundings.file("key", "m8k_new");
+            },
+            arguments: |_, customer| {
+                words(&format!("params put {customer}/brain-key --file key --yes"))
+            },
+            code: 0,
+        },
+        Run {
             given: |trial, _| drop(trial.surroundings.file("key", "m8k_new")),
             arguments: |_, customer| {
                 words(&format!("params put {customer}/brain-key --file key --yes"))
@@ -338,11 +389,23 @@ fn params_put() -> Vec<Run> {
 }
 
 fn params_delete() -> Vec<Run> {
-    vec![Run {
-        given: prepared,
-        arguments: |_, customer| words(&format!("params delete {customer}/brain-key --yes")),
-        code: 0,
-    }]
+    vec![
+        Run {
+            given: with_brain_key,
+            arguments: |_, customer| words(&format!("params delete {customer}/brain-key --yes")),
+            code: 0,
+        },
+        Run {
+            given: unplaced,
+            arguments: |_, customer| words(&format!("params delete {customer}/brain-key --yes")),
+            code: 0,
+        },
+        Run {
+            given: prepared,
+            arguments: |_, customer| words(&format!("params delete {customer}/brain-key --yes")),
+            code: 0,
+        },
+    ]
 }
 
 fn iam_show() -> Vec<Run> {

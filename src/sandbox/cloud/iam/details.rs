@@ -42,6 +42,7 @@ pub(super) fn all(call: &mut Call, params: &Params) -> Result<Xml, ApiError> {
             .collect();
         roles::write(xml, name, role, false);
         write_tags(xml, &role.tags);
+        roles::write_last_used(xml, role);
         xml.list(
             "RolePolicyList",
             "member",

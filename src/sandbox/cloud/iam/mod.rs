@@ -34,6 +34,8 @@ pub(crate) struct Role {
     pub path: String,
     pub created: Timestamp,
     pub tags: BTreeMap<String, String>,
+    /// When and in which region a host last called something with it.
+    pub last_used: Option<(Timestamp, String)>,
     description: Option<String>,
     max_session_seconds: i64,
     trust: Policy,

@@ -62,6 +62,7 @@ pub(super) fn create(call: &mut Call, params: &Params) -> Result<Xml, ApiError> 
         path,
         created: call.now,
         tags,
+        last_used: None,
         description: params.get("Description").map(str::to_owned),
         max_session_seconds,
         trust,
@@ -90,7 +91,7 @@ pub(super) fn get(call: &mut Call, params: &Params) -> Result<Xml, ApiError> {
     let mut xml = Xml::default();
     xml.element("Role", |xml| {
         write(xml, &name, role, true);
-        xml.element("RoleLastUsed", |_| {});
+        write_last_used(xml, role);
     });
     Ok(xml)
 }
@@ -175,6 +176,15 @@ pub(super) fn list_tags(call: &mut Call, params: &Params) -> Result<Xml, ApiErro
     write_tags(&mut xml, &role.tags);
     xml.text("IsTruncated", false);
     Ok(xml)
+}
+
+/// Empty for a role that was never used.
+pub(super) fn write_last_used(xml: &mut Xml, role: &Role) {
+    xml.element("RoleLastUsed", |xml| {
+        if let Some((at, region)) = &role.last_used {
+            xml.text("LastUsedDate", iso(*at)).text("Region", region);
+        }
+    });
 }
 
 /// The members of a role.

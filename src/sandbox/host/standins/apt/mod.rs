@@ -115,8 +115,7 @@ fn update(options: &Options, fault: Option<&AptFault>) -> i32 {
                 index + 1
             ));
         }
-        let refused =
-            format!("Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out");
+        let refused = format!("503  Service Unavailable [IP: 185.125.190.36 80]");
         let mut failures = Vec::new();
         for (index, suite) in ["jammy", "jammy-updates", "jammy-security"]
             .iter()
@@ -249,7 +248,7 @@ fn install(options: &Options, names: &[&str], fault: Option<&AptFault>) -> i32 {
     if fault == Some(&AptFault::MirrorDown) {
         for package in &wanted {
             err(format!(
-                "E: Failed to fetch http://{MIRROR}/ubuntu/pool/{}  Could not connect to {MIRROR}:80 (185.125.190.36), connection timed out",
+                "E: Failed to fetch http://{MIRROR}/ubuntu/pool/{}  503  Service Unavailable [IP: 185.125.190.36 80]",
                 package.name
             ));
         }
