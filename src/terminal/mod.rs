@@ -221,14 +221,11 @@ impl Terminal {
         if self.muted {
             return;
         }
-        // A closed stderr is no reason to stop.
-        let write = || {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+        // A closed stderr is no reason to stop, and a closed terminal neither.
+        let _ = match &*locked(&self.screen.live) {
+            Some(live) => live.println(text),
+            None => writeln!(io::stderr().lock(), "{text}"),
         };
-        match &*locked(&self.screen.live) {
-            Some(live) => live.suspend(write),
-            None => write(),
-        }
     }
 
     /// A line that should not be overlooked, on stderr.
