@@ -163,7 +163,7 @@ fn term_and_hup_stop_a_run_as_ctrl_c_does() {
             "{ended:?}"
         );
         let (_, kept) = ended.stderr.split_once("is kept: ").unwrap();
-        assert!(kept.starts_with("brain-url, brain-key, "), "{ended:?}");
+        assert!(kept.contains("brain-key, "), "{ended:?}");
         assert_eq!(
             journal_end(&surroundings, "-onboard-"),
             "\"run-finished\" \"interrupted\""
