@@ -22,6 +22,7 @@ pub mod removal;
 pub mod resource;
 pub mod rotation;
 pub mod secret;
+pub mod secret_file;
 pub mod smoke;
 pub mod status;
 pub mod steps;

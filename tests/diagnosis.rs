@@ -4,6 +4,8 @@
 //! words that the diagnosis must say and must not say, in its sentence or in what it says to do. A diagnosis is *right*
 //! when its cause and its words are, *misleading* when only its cause is, *unknown* when it says that it does not know, and
 //! *wrong* when it names another cause.
+// The count is what `tests/run diagnosis` shows.
+#![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -143,7 +143,7 @@ impl ConnectError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoRegion => {
-                Some("pass --region, or set AWS_REGION, or a region in the AWS profile".to_owned())
+                Some("pass --region, or set AWS_REGION, or a region in the AWS profile; `m8trx init` asks for everything and writes it down; to try it without an account: m8trx onboard cust_acme --sandbox".to_owned())
             }
             Self::Credentials(failure) => Some(failure.hint()),
             Self::Identity(cause) => cause.hint(),

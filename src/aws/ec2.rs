@@ -213,6 +213,36 @@ impl Aws {
         }
     }
 
+    /// What EC2's own checks say of a running instance, in a sentence; `None` where there are none yet.
+    pub async fn status_checks(&self, id: &str) -> Result<Option<String>, AwsError> {
+        let answer = self
+            .ec2
+            .describe_instance_status()
+            .instance_ids(id)
+            .include_all_instances(true)
+            .send()
+            .await
+            .map_err(|e| self.ec2_error("DescribeInstanceStatus", e).about(id))?;
+        let word = |summary: Option<&aws_sdk_ec2::types::InstanceStatusSummary>| {
+            let status = summary.and_then(|summary| summary.status());
+            status
+                .map_or("unknown", |status| status.as_str())
+                .to_owned()
+        };
+        Ok(answer.instance_statuses().first().map(|status| {
+            let events = status
+                .events()
+                .iter()
+                .filter_map(|event| event.description());
+            let events: String = events.map(|text| format!("; event: {text}")).collect();
+            format!(
+                "EC2's status checks: the machine beneath it is {}, the instance itself {}{events}",
+                word(status.system_status()),
+                word(status.instance_status()),
+            )
+        }))
+    }
+
     /// What the host wrote to its console: at most the last 64 KB, any bytes; empty until EC2 has some.
     ///
     /// The latest output exists on Nitro types only; elsewhere EC2 posts it minutes later.

@@ -9,6 +9,7 @@ use base64::Engine as _;
 
 use super::ec2::{Image, Instance, instance_of, tag_specification};
 use super::{Aws, AwsError};
+use crate::customer::CUSTOMER_TAG_KEY;
 
 /// Longest user-data EC2 takes, in bytes before base64.
 pub const MAX_USER_DATA_LENGTH: usize = 16 * 1024;
@@ -41,7 +42,53 @@ pub struct Launch<'a> {
     pub tags: &'a [(&'a str, &'a str)],
 }
 
+/// What a launch is rehearsed with: nothing that a customer has.
+#[derive(Debug, Clone)]
+pub struct Rehearsal<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// `t3.small`, for example.
+    pub instance_type: &'a str,
+    /// A subnet instead of a default one.
+    pub subnet: Option<&'a str>,
+    /// A customer id for the tags.
+    pub customer: &'a str,
+}
+
 impl Aws {
+    /// Whether EC2 would launch a host: a dry run, which launches nothing.
+    pub async fn rehearse_launch(&self, rehearsal: &Rehearsal<'_>) -> Result<(), AwsError> {
+        let tags = [(CUSTOMER_TAG_KEY, rehearsal.customer)];
+        let answer = self
+            .ec2
+            .run_instances()
+            .dry_run(true)
+            .min_count(1)
+            .max_count(1)
+            .image_id(&rehearsal.image.id)
+            .instance_type(rehearsal.instance_type.into())
+            .set_subnet_id(rehearsal.subnet.map(str::to_owned))
+            .metadata_options(
+                InstanceMetadataOptionsRequest::builder()
+                    .http_endpoint(InstanceMetadataEndpointState::Enabled)
+                    .http_tokens(HttpTokensState::Required)
+                    .http_put_response_hop_limit(METADATA_HOP_LIMIT)
+                    .instance_metadata_tags(InstanceMetadataTagsState::Enabled)
+                    .build(),
+            )
+            .tag_specifications(tag_specification(ResourceType::Instance, &tags))
+            .tag_specifications(tag_specification(ResourceType::Volume, &tags))
+            .send()
+            .await;
+        let Err(error) = answer else { return Ok(()) };
+        let error = self.ec2_error("RunInstances", error);
+        // How EC2 says that it would.
+        if error.code() == Some("DryRunOperation") {
+            return Ok(());
+        }
+        Err(error.about(rehearsal.instance_type))
+    }
+
     /// Asks EC2 for one instance.
     pub async fn run_instance(&self, launch: &Launch<'_>) -> Result<Instance, AwsError> {
         let root = launch.image.root_device.as_ref().map(|device| {

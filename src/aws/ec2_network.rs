@@ -29,7 +29,58 @@ fn security_group_of(group: &aws_sdk_ec2::types::SecurityGroup) -> SecurityGroup
     }
 }
 
+/// A subnet, for a person to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// `subnet-…`.
+    pub id: String,
+    /// The VPC it is in.
+    pub vpc: String,
+    /// `eu-central-1a`, for one.
+    pub zone: String,
+    /// Its addresses.
+    pub cidr: String,
+    /// Its `Name` tag.
+    pub name: Option<String>,
+    /// Whether it is its zone's default.
+    pub is_default: bool,
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}  {}  {}  {}", self.id, self.zone, self.cidr, self.vpc)?;
+        if let Some(name) = &self.name {
+            write!(f, "  {}", name.escape_debug())?;
+        }
+        if self.is_default {
+            f.write_str("  (default)")?;
+        }
+        Ok(())
+    }
+}
+
 impl Aws {
+    /// The region's subnets, by VPC and zone.
+    pub async fn subnets(&self) -> Result<Vec<Subnet>, AwsError> {
+        let answer = self.ec2.describe_subnets().send().await;
+        let answer = answer.map_err(|e| self.ec2_error("DescribeSubnets", e))?;
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let mut found: Vec<Subnet> = answer
+            .subnets()
+            .iter()
+            .map(|subnet| Subnet {
+                id: text(subnet.subnet_id()),
+                vpc: text(subnet.vpc_id()),
+                zone: text(subnet.availability_zone()),
+                cidr: text(subnet.cidr_block()),
+                name: tag(subnet.tags(), "Name").map(str::to_owned),
+                is_default: subnet.default_for_az().unwrap_or_default(),
+            })
+            .collect();
+        found.sort_by(|a, b| (&a.vpc, &a.zone, &a.id).cmp(&(&b.vpc, &b.zone, &b.id)));
+        Ok(found)
+    }
+
     /// The VPC of a subnet; `None` when there is no such subnet.
     pub async fn subnet_vpc(&self, subnet: &str) -> Result<Option<String>, AwsError> {
         let answer = match self.ec2.describe_subnets().subnet_ids(subnet).send().await {

@@ -119,6 +119,7 @@ mod calls {
     pub const DELETE_INSTANCE_PROFILE: Operation = call("iam", "DeleteInstanceProfile", &[on(InstanceProfiles, "iam:DeleteInstanceProfile")]);
 
     pub const DESCRIBE_INSTANCES: Operation = call("ec2", "DescribeInstances", &[on(Lists, "ec2:DescribeInstances")]);
+    pub const DESCRIBE_INSTANCE_STATUS: Operation = call("ec2", "DescribeInstanceStatus", &[on(Lists, "ec2:DescribeInstanceStatus")]);
     pub const DESCRIBE_INSTANCE_TYPES: Operation = call("ec2", "DescribeInstanceTypes", &[on(Lists, "ec2:DescribeInstanceTypes")]);
     pub const DESCRIBE_IMAGES: Operation = call("ec2", "DescribeImages", &[on(Lists, "ec2:DescribeImages")]);
     pub const DESCRIBE_VPCS: Operation = call("ec2", "DescribeVpcs", &[on(Lists, "ec2:DescribeVpcs")]);
@@ -128,6 +129,8 @@ mod calls {
     pub const REVOKE_SECURITY_GROUP_INGRESS: Operation = call("ec2", "RevokeSecurityGroupIngress", &[on(Groups, "ec2:RevokeSecurityGroupIngress")]);
     pub const DELETE_SECURITY_GROUP: Operation = call("ec2", "DeleteSecurityGroup", &[on(Groups, "ec2:DeleteSecurityGroup")]);
     pub const RUN_INSTANCES: Operation = call("ec2", "RunInstances", &[on(NewHosts, "ec2:RunInstances"), on(LaunchInputs, "ec2:RunInstances"), on(TagsAtCreation, "ec2:CreateTags"), on(RolesForEc2, "iam:PassRole")]);
+    // Without a role: none is handed to EC2.
+    pub const DRY_RUN_INSTANCES: Operation = call("ec2", "RunInstances", &[on(NewHosts, "ec2:RunInstances"), on(LaunchInputs, "ec2:RunInstances"), on(TagsAtCreation, "ec2:CreateTags")]);
     pub const START_INSTANCES: Operation = call("ec2", "StartInstances", &[on(Hosts, "ec2:StartInstances")]);
     pub const MODIFY_INSTANCE_METADATA_OPTIONS: Operation = call("ec2", "ModifyInstanceMetadataOptions", &[on(Hosts, "ec2:ModifyInstanceMetadataOptions")]);
     pub const GET_CONSOLE_OUTPUT: Operation = call("ec2", "GetConsoleOutput", &[on(Hosts, "ec2:GetConsoleOutput")]);
@@ -311,7 +314,7 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "diagnose",
-        parts: &[CONNECT, BRAIN, HEARTBEAT],
+        parts: &[CONNECT, BRAIN, HEARTBEAT, &[DESCRIBE_INSTANCE_STATUS]],
     },
     CommandCalls {
         command: "params list",
@@ -392,6 +395,31 @@ pub const COMMANDS: &[CommandCalls] = &[
     CommandCalls {
         command: "tailnet doctor",
         parts: &[CONNECT, CUSTOMERS],
+    },
+    CommandCalls {
+        command: "doctor",
+        parts: &[
+            CONNECT,
+            &[
+                DESCRIBE_PARAMETERS,
+                DESCRIBE_INSTANCES,
+                GET_PARAMETER,
+                GET_ROLE,
+                GET_IMAGE_PARAMETER,
+                DESCRIBE_IMAGES,
+                DESCRIBE_INSTANCE_TYPES,
+                DESCRIBE_VPCS,
+                DRY_RUN_INSTANCES,
+            ],
+        ],
+    },
+    CommandCalls {
+        command: "ssh",
+        parts: &[CONNECT, &[DESCRIBE_INSTANCES]],
+    },
+    CommandCalls {
+        command: "logs",
+        parts: &[CONNECT, &[DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT]],
     },
 ];
 

@@ -190,6 +190,48 @@ impl Brain {
         }
     }
 
+    /// Whether the brain takes an admin token, asked on a route that only reads.
+    pub async fn check_admin_token(&self, token: &SecretString) -> Result<KeyCheck, BrainError> {
+        let bearer = Some(token.expose_secret());
+        // A customer that nobody has: the answer is not looked at.
+        let query = [("customer_id", "cust_m8trx_doctor".to_owned())];
+        let answer = self
+            .send(Method::GET, "/v1/keys", bearer, &query, None)
+            .await?;
+        match answer.status() {
+            status if status.is_success() => Ok(KeyCheck::Accepted),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(KeyCheck::Refused),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(KeyCheck::CannotBeAsked),
+            _ => Err(self.status_error("GET /v1/keys", answer).await),
+        }
+    }
+
+    /// What time it is where the brain runs, to the second, where its answers say so.
+    pub async fn clock(&self) -> Result<Option<Timestamp>, BrainError> {
+        let query = [("limit", "1".to_owned())];
+        let answer = self
+            .send(Method::GET, "/v1/events", None, &query, None)
+            .await?;
+        let date = answer.headers().get(reqwest::header::DATE);
+        let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok());
+        Ok(date.map(|date| date.timestamp()))
+    }
+
+    /// Whose events a key sees: the customer of any of them. `None` where there are none yet.
+    pub async fn customer_of(&self, key: &BrainKey) -> Result<Option<String>, BrainError> {
+        let query = [
+            ("event_type", "heartbeat".to_owned()),
+            ("limit", "1".to_owned()),
+        ];
+        let answer = self
+            .send(Method::GET, "/v1/events", Some(key.expose()), &query, None)
+            .await?;
+        let body = answer.bytes().await.map_err(|e| self.unreachable(e))?;
+        let events: Option<Events> = serde_json::from_slice(&body).ok();
+        let first = events.and_then(|events| events.events.into_iter().next());
+        Ok(first.map(|event| event.customer_id.escape_debug().to_string()))
+    }
+
     /// The customer's newest heartbeat at or after `since`, asked with the customer's own key.
     pub async fn latest_heartbeat(
         &self,

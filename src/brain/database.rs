@@ -82,6 +82,14 @@ impl Database {
         Ok(found.map(|(tool_name, ts)| ToolCall { tool_name, ts }))
     }
 
+    /// Whether events of one customer are found without reading all.
+    pub async fn has_index(&self) -> Result<bool, BrainError> {
+        // A question about the table itself, so that one that is missing or closed to this user is told.
+        self.query("select 1 from events limit 1", &[]).await?;
+        let query = "select 1 from pg_indexes where tablename = 'events' and indexdef like '%(customer_id%'";
+        Ok(!self.query(query, &[]).await?.is_empty())
+    }
+
     /// A text and a time, of the one row of a query.
     async fn latest(
         &self,

@@ -1,5 +1,7 @@
 //! `m8trx diagnose`
 
+mod others;
+
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use crate::steps::first_heartbeat::{FirstHeartbeat, RECENT};
 use crate::tailnet::Tailnet;
 use crate::terminal::failure::{Failure, Kind, say_remedy};
 use crate::terminal::{OutputFormat, Terminal};
+use others::others_say;
 
 /// The longest saved console that is read: EC2 gives 64 KiB, a log of the host itself is longer.
 const LONGEST_SAVED: u64 = 16 * 1024 * 1024;
@@ -46,7 +49,7 @@ pub struct DiagnoseArgs {
 
 /// What is to be diagnosed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Subject {
+pub(super) enum Subject {
     Customer(CustomerId),
     Instance(String),
 }
@@ -215,7 +218,7 @@ fn failed(diagnosis: Diagnosis) -> Failure {
 }
 
 /// The host to look at.
-async fn find(aws: &Aws, subject: &Subject) -> Result<Instance, Failure> {
+pub(super) async fn find(aws: &Aws, subject: &Subject) -> Result<Instance, Failure> {
     match subject {
         Subject::Instance(id) => aws.instance(id).await?.ok_or_else(|| {
             Failure::words(
@@ -295,20 +298,19 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
     }
     // What the brain has accepted it shows: there is nothing to wait for.
     situation.over |= log.first_heartbeat || log.complete.is_some();
+    let tailnet = settings.tailnet.clone().map(Tailnet::new);
     match judge(&situation) {
         Verdict::Failed(diagnosis) => {
-            let diagnosis = match (&settings.tailnet, &customer) {
+            let mut diagnosis = match (&tailnet, &customer) {
                 (Some(tailnet), Some(customer)) => {
-                    let tailnet = Tailnet::new(tailnet.clone());
-                    let mut diagnosis = explained(*diagnosis, &aws, &tailnet, customer).await;
-                    if diagnosis.host_is_silent() {
-                        let contact = last_contact(&tailnet, customer, &host).await;
-                        diagnosis.evidence.extend(contact);
-                    }
-                    diagnosis
+                    explained(*diagnosis, &aws, tailnet, customer).await
                 }
                 _ => *diagnosis,
             };
+            if diagnosis.host_is_silent() && host.is_live() {
+                let said = others_say(&aws, tailnet.as_ref(), customer.as_ref(), &host, terminal);
+                diagnosis.evidence.extend(said.await);
+            }
             let failure = failed(diagnosis);
             Err(if host.is_live() {
                 failure.with_the_host_kept()
@@ -318,42 +320,14 @@ async fn diagnose(subject: &Subject, target: &Target, terminal: &Terminal) -> Re
         }
         Verdict::Reports(log) => Sound::reports(&situation, &log, None).show(terminal),
         Verdict::Booting { log, trouble } => {
-            Sound::booting(&situation, &log, trouble).show(terminal)
+            let mut sound = Sound::booting(&situation, &log, trouble);
+            if !log.has_begun() {
+                let said = others_say(&aws, tailnet.as_ref(), customer.as_ref(), &host, terminal);
+                sound.evidence.extend(said.await);
+            }
+            sound.show(terminal)
         }
     }
-}
-
-/// What the tailnet knows of a host that says nothing itself.
-async fn last_contact(tailnet: &Tailnet, customer: &CustomerId, host: &Instance) -> Option<String> {
-    let devices = tailnet
-        .devices_tagged(&customer.tailscale_tag())
-        .await
-        .ok()?;
-    let device = devices
-        .iter()
-        .find(|device| device.hostname.ends_with(&host.id));
-    Some(match device {
-        None => format!(
-            "the tailnet has no device of {}: it never joined, or was removed",
-            host.id
-        ),
-        Some(device) if device.is_online() => {
-            format!(
-                "the tailnet is connected with its device {}",
-                device.hostname
-            )
-        }
-        Some(device) => match device.last_seen {
-            Some(at) => format!(
-                "the tailnet's last contact with its device {} was at {at}",
-                device.hostname
-            ),
-            None => format!(
-                "the tailnet is not connected with its device {}",
-                device.hostname
-            ),
-        },
-    })
 }
 
 /// The last heartbeat that the brain has of this host, with the customer's own key or from the brain's database.

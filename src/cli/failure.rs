@@ -90,7 +90,9 @@ impl From<ChangeError> for Failure {
             ChangeError::Tailnet(error) => error.into(),
             other => {
                 let kind = match &other {
-                    ChangeError::Invalid(_) | ChangeError::KeepsChanging => Kind::Refused,
+                    ChangeError::Invalid(_)
+                    | ChangeError::KeepsChanging { .. }
+                    | ChangeError::EtagNotTaken => Kind::Refused,
                     _ => Kind::Precondition,
                 };
                 Self::new(kind, &other).maybe_hint(other.hint())

@@ -8,13 +8,15 @@ use std::path::Path;
 use secrecy::zeroize::Zeroizing;
 
 use crate::aws::Aws;
+use crate::brain::client::KeyCheck;
 use crate::brain::mint::DEFAULT_MINT_COMMAND;
 use crate::brain::{Brain, BrainUrl};
 use crate::config::Settings;
-use crate::customer::BRAIN_URL_PARAMETER;
+use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::Observation;
 use crate::resource::Resource;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString, TailscaleAuthKey};
+use crate::secret_file;
 use crate::steps::{Context, Mint};
 use crate::tailnet::keys::how_to_make_a_key;
 use crate::terminal::Terminal;
@@ -96,6 +98,15 @@ pub(super) fn read_secret<T, E: std::error::Error + 'static>(
     // The room is made at once: a text that grows leaves copies behind.
     let mut text = Zeroizing::new(String::with_capacity(MOST));
     let most = MOST as u64;
+    if file != Path::new("-")
+        && let Err(problem @ secret_file::Problem::Open(_)) = secret_file::check(file)
+    {
+        return Err(Failure::words(
+            Kind::Precondition,
+            format!("the file {} with the {what} {problem}", file.display()),
+        )
+        .hint(secret_file::remedy(file)));
+    }
     if file == Path::new("-") {
         std::io::stdin().take(most).read_to_string(&mut text)
     } else {
@@ -184,6 +195,37 @@ pub(super) async fn brain_url(
     }
 }
 
+/// Refuses a brain key that was made elsewhere and is no good for this customer, before anything is changed.
+pub(super) async fn check_brain_key(
+    brain: &Brain,
+    customer: &CustomerId,
+    key: &BrainKey,
+) -> Result<(), Failure> {
+    let refused = |what: String| {
+        Err(Failure::words(
+            Kind::Precondition,
+            format!("{what}; nothing was changed"),
+        )
+        .hint(format!(
+            "mint one for {customer} where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
+        )))
+    };
+    match brain.check_key(key).await? {
+        KeyCheck::Refused => refused(format!(
+            "the brain at {} refuses the brain key that was given",
+            brain.url()
+        )),
+        KeyCheck::CannotBeAsked => Ok(()),
+        // A key sees its own customer's events; without any, the first heartbeat must show it.
+        KeyCheck::Accepted => match brain.customer_of(key).await? {
+            Some(other) if other != customer.as_str() => refused(format!(
+                "the brain key that was given is of {other}, not of {customer}"
+            )),
+            _ => Ok(()),
+        },
+    }
+}
+
 /// Asks for a brain key where one is needed and nothing can mint it.
 pub(super) async fn ask_for_brain_key(
     context: &mut Context,
@@ -204,8 +246,19 @@ pub(super) async fn ask_for_brain_key(
         "{customer} needs a brain key. Where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
     ));
     let parse = |text: &str| BrainKey::parse(text).map_err(|e| e.to_string());
-    let key = terminal.secret("Brain key (hidden)", false, parse).await?;
-    context.mint = key.map(Mint::Given);
+    while let Some(key) = terminal.secret("Brain key (hidden)", false, parse).await? {
+        match check_brain_key(&context.brain, customer, &key).await {
+            Ok(()) => {
+                context.mint = Some(Mint::Given(key));
+                break;
+            }
+            // Another one can be given.
+            Err(failure) if failure.kind == Kind::Precondition => {
+                terminal.warn(failure.causes.join(": "));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
     Ok(())
 }
 

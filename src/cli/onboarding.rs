@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, answering, brain_url};
+use super::inputs::{Given, answering, brain_url, check_brain_key};
 use crate::aws::Aws;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
@@ -82,14 +82,16 @@ pub(super) async fn context(
 ) -> Result<Context, Failure> {
     let url = brain_url(&aws, settings, terminal).await?;
     let brain = answering(url, terminal).await?;
+    if let Some(key) = &given.brain_key {
+        check_brain_key(&brain, customer, key).await?;
+    }
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
     if let Some(tailnet) = &tailnet {
         // A wrong secret is known now rather than when half of the plan is done.
         tailnet.sign_in().await?;
-        terminal.say(format!(
-            "Tailscale takes the OAuth client {}",
-            tailnet.client_id()
-        ));
+        for id in tailnet.client_ids() {
+            terminal.say(format!("Tailscale takes the OAuth client {id}"));
+        }
     }
     Ok(Context {
         tailnet,

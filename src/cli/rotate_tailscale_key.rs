@@ -1,5 +1,7 @@
 //! `m8trx rotate-tailscale-key`
 
+mod due;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -27,8 +29,9 @@ use crate::rotation::tailscale_key::{Rotation, expiry_warning};
 use crate::secret::TailscaleAuthKey;
 use crate::steps::Context;
 use crate::tailnet::Tailnet;
-use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
+use crate::terminal::{Terminal, text};
+use due::Left;
 
 /// Parameter Store takes three writes a second (`PutParameter`, default quota).
 const PACE: Duration = Duration::from_millis(340);
@@ -37,18 +40,37 @@ const LOOKS: usize = 8;
 /// Where a person revokes a key.
 const CONSOLE: &str = "https://login.tailscale.com/admin/settings/keys";
 
+/// How it ends, for timers and scripts.
+const ENDS: &str = "\
+Ends with:
+  0    every key that was to be replaced is; or none was due (`outcome` in the JSON document tells which)
+  8    some keys are replaced and others failed; run it again for those
+  9    no key was due, with --detailed-exit-code
+  other codes: no key was replaced, see `m8trx help exit-codes`";
+
 /// Replace customers' Tailscale auth keys in Parameter Store, and revoke the old ones after that.
 ///
 /// The new key is minted by Tailscale's API where an OAuth client is configured; otherwise it is asked for, customer by
 /// customer, or read from a file for one customer. At any moment a key that works is stored.
+///
+/// Without a customer, it shows the keys by what is left of them and asks which to replace; where nobody can be asked, say
+/// --due or --all. For a timer: m8trx rotate-tailscale-key --due 14d --yes
 #[derive(Debug, Args)]
+#[command(after_help = ENDS)]
 pub struct RotateTailscaleKeyArgs {
     /// The customer ids.
-    #[arg(required_unless_present = "all", value_name = "CUSTOMER")]
+    #[arg(value_name = "CUSTOMER")]
     customers: Vec<CustomerId>,
     /// Every customer that has a key.
     #[arg(long, conflicts_with = "customers")]
     all: bool,
+    /// Only keys that end within this time, like `14d`, or have ended, or were revoked; of every customer unless some are
+    /// named.
+    #[arg(long, value_name = "TIME", value_parser = config::parse_ago)]
+    due: Option<Duration>,
+    /// End with 9 instead of 0 where no key was due.
+    #[arg(long)]
+    detailed_exit_code: bool,
     /// Only keys that were stored this long ago or longer, like `60d`.
     #[arg(long, value_name = "AGE", value_parser = config::parse_ago)]
     older_than: Option<Duration>,
@@ -65,9 +87,13 @@ pub struct RotateTailscaleKeyArgs {
 struct Rotated {
     schema: &'static str,
     dry_run: bool,
+    /// `rotated`, `some-failed`, `failed`, `nothing-due`, `planned`.
+    outcome: &'static str,
     customers: Vec<Line>,
-    /// Customers whose keys are younger than asked for.
+    /// Customers whose keys are younger than asked for, or not due.
     left_alone: Vec<CustomerId>,
+    #[serde(skip)]
+    next: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,6 +102,8 @@ struct Line {
     old_key_id: Option<String>,
     version_before: i64,
     stored: Option<Timestamp>,
+    /// When the old key ends or ended, as far as that is known.
+    expires: Option<Timestamp>,
     new_key_id: Option<String>,
     version_after: Option<i64>,
     /// The ids of keys that were revoked after the new one was stored.
@@ -83,6 +111,24 @@ struct Line {
     /// What is left to do for a person.
     to_do: Option<String>,
     error: Option<String>,
+}
+
+impl Line {
+    /// A customer whose key cannot be replaced, found before anything was changed.
+    fn unfit(customer: &CustomerId, failure: &Failure) -> Self {
+        Self {
+            customer: customer.clone(),
+            old_key_id: None,
+            version_before: 0,
+            stored: None,
+            expires: None,
+            new_key_id: None,
+            version_after: None,
+            revoked: Vec::new(),
+            to_do: None,
+            error: Some(failure.causes.join(": ")),
+        }
+    }
 }
 
 impl fmt::Display for Line {
@@ -109,6 +155,13 @@ impl fmt::Display for Line {
                 if let Some(stored) = self.stored {
                     write!(f, ", stored {}", age(stored))?;
                 }
+                if let Some(ends) = self.expires {
+                    let now = Timestamp::now();
+                    match ends > now {
+                        true => write!(f, ", {} left", text::age(ends.duration_since(now)))?,
+                        false => write!(f, ", ended {}", text::ago(ends, now))?,
+                    }
+                }
                 f.write_str(": to be replaced")?;
             }
         }
@@ -122,12 +175,14 @@ impl fmt::Display for Line {
 impl fmt::Display for Rotated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines: Vec<String> = self.customers.iter().map(ToString::to_string).collect();
-        if !self.left_alone.is_empty() {
-            lines.push(format!(
-                "{} left alone: their keys are younger",
-                self.left_alone.len()
-            ));
+        if lines.is_empty() && !self.left_alone.is_empty() {
+            lines.push("no key is due".to_owned());
         }
+        if !self.left_alone.is_empty() {
+            let keys = text::counted(self.left_alone.len(), "key");
+            lines.push(format!("left as is: {keys}"));
+        }
+        lines.extend(self.next.clone());
         if lines.is_empty() {
             lines.push("no customer has a Tailscale auth key".to_owned());
         }
@@ -167,6 +222,7 @@ impl Looked {
             old_key_id: old,
             version_before: before.map_or(0, |before| before.version),
             stored: before.and_then(|before| before.stored),
+            expires: None,
             new_key_id: after.map(|after| after.id.clone()),
             version_after: after.map(|after| after.version),
             revoked,
@@ -195,6 +251,14 @@ pub async fn run(
                 .hint("pass --yes to go on without being asked, or --dry-run to see the keys"),
         );
     }
+    let names_keys = args.all || args.due.is_some() || !args.customers.is_empty();
+    if !names_keys && !terminal.interactive {
+        return Err(Failure::words(
+            Kind::Usage,
+            "no customer is named, and there is no terminal to ask which keys to replace",
+        )
+        .hint("for the keys that end soon: m8trx rotate-tailscale-key --due 14d --yes; for every key: --all --yes; or name customers"));
+    }
     let flags = Flags {
         tailscale_key_file: args.tailscale_key_file.clone(),
         ..global.flags()
@@ -208,7 +272,7 @@ pub async fn run(
 /// The customers that are asked for, and whether one call lists them all.
 async fn customers(args: &RotateTailscaleKeyArgs, aws: &Aws) -> Result<Vec<CustomerId>, Failure> {
     let mut seen = HashSet::new();
-    if !args.all {
+    if !args.customers.is_empty() {
         let given = args.customers.iter().cloned();
         return Ok(given.filter(|id| seen.insert(id.clone())).collect());
     }
@@ -266,29 +330,97 @@ async fn rotate(
     };
     let aws = target.aws(terminal).await?;
     let tailnet = settings.tailnet.clone().map(Tailnet::new);
-    let looked: Vec<Result<Looked, Failure>> = futures::stream::iter(customers(args, &aws).await?)
-        .map(|customer| look(customer, aws.clone(), tailnet.clone(), given.clone()))
-        .buffered(LOOKS)
-        .collect()
-        .await;
-    let looked = looked.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let looked: Vec<(CustomerId, Result<Looked, Failure>)> =
+        futures::stream::iter(customers(args, &aws).await?)
+            .map(|customer| {
+                let look = look(
+                    customer.clone(),
+                    aws.clone(),
+                    tailnet.clone(),
+                    given.clone(),
+                );
+                async { (customer, look.await) }
+            })
+            .buffered(LOOKS)
+            .collect()
+            .await;
+    let good = due::good_keys(tailnet.as_ref(), terminal).await;
     let now = Timestamp::now();
+    // Of customers that are named, each must be fit; of all, one that is not does not keep the others from theirs.
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    for (customer, looked) in looked {
+        match looked {
+            Ok(looked) => fit.push(looked),
+            // What AWS refuses of one it refuses of all.
+            Err(failure)
+                if !args.customers.is_empty()
+                    || matches!(failure.kind, Kind::Other | Kind::Refused) =>
+            {
+                return Err(failure);
+            }
+            Err(failure) => unfit.push((customer, failure)),
+        }
+    }
+    let looked = fit;
+    let left = |looked: &Looked| Left::of(looked.rotation.before(), &good);
+    let wanted = if args.customers.is_empty() && !args.all && args.due.is_none() {
+        let rows = looked.iter().map(|looked| due::Row {
+            customer: looked.customer().clone(),
+            key: looked
+                .rotation
+                .before()
+                .and_then(|before| before.id.clone())
+                .unwrap_or_else(|| "no auth key".to_owned()),
+            left: left(looked),
+        });
+        let rows: Vec<_> = rows.collect();
+        if rows.is_empty() {
+            None
+        } else {
+            Some(due::ask_which(rows, now, terminal).await?)
+        }
+    } else {
+        None
+    };
     let is_old = |looked: &Looked| match (args.older_than, looked.rotation.before()) {
         (Some(least), Some(before)) => before
             .stored
             .is_some_and(|at| now.duration_since(at).unsigned_abs() >= least),
         _ => true,
     };
-    let (chosen, young): (Vec<_>, Vec<_>) = looked.into_iter().partition(is_old);
+    let is_due = |looked: &Looked| {
+        args.due
+            .is_none_or(|within| left(looked).is_due(within, now))
+    };
+    let is_chosen = |looked: &Looked| {
+        let named = wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.contains(looked.customer()));
+        named && is_old(looked) && is_due(looked)
+    };
+    let (chosen, young): (Vec<_>, Vec<_>) = looked.into_iter().partition(is_chosen);
     let mut result = Rotated {
         schema: "m8trx.rotate-tailscale-key/1",
         dry_run: args.dry_run,
+        outcome: "planned",
         customers: Vec::new(),
+        next: young
+            .iter()
+            .filter_map(|looked| Some((left(looked).ends()?, looked.customer())))
+            .min()
+            .filter(|_| args.due.is_some())
+            .map(|(at, customer)| {
+                let left = text::age(at.duration_since(now));
+                format!("the next one ends in {left}: {customer}")
+            }),
         left_alone: young
             .iter()
             .map(|looked| looked.customer().clone())
             .collect(),
     };
+    for (customer, failure) in &unfit {
+        result.customers.push(Line::unfit(customer, failure));
+    }
     for looked in chosen.iter().chain(&young) {
         let stored = looked.rotation.before().and_then(|before| before.stored);
         if let Some(warning) = stored.and_then(|at| expiry_warning(at, now)) {
@@ -299,8 +431,26 @@ async fn rotate(
         }
     }
     if args.dry_run || chosen.is_empty() {
-        result.customers = chosen.iter().map(Looked::line).collect();
-        return terminal.result(&result).map_err(stdout_failed);
+        let ends = |looked: &Looked| Line {
+            expires: left(looked).ends(),
+            ..looked.line()
+        };
+        result.customers.extend(chosen.iter().map(ends));
+        if chosen.is_empty() {
+            result.outcome = if unfit.is_empty() {
+                "nothing-due"
+            } else {
+                "failed"
+            };
+        }
+        terminal.result(&result).map_err(stdout_failed)?;
+        return match unfit.into_iter().next() {
+            Some((_, failure)) => Err(failure.with_result()),
+            None if args.detailed_exit_code && chosen.is_empty() => {
+                Err(Failure::words(Kind::NothingDue, "no key is due").with_result())
+            }
+            None => Ok(()),
+        };
     }
     let can_mint = tailnet.is_some() || given.is_some();
     if !can_mint && !terminal.interactive {
@@ -318,7 +468,7 @@ async fn rotate(
     }
     let question = format!("Replace the Tailscale auth key of {}?", names(&chosen));
     terminal.agree(&question).await?;
-    let failure = replace(
+    let mut failure = replace(
         &chosen,
         given.as_ref(),
         settings.suggest,
@@ -326,6 +476,31 @@ async fn rotate(
         terminal,
     )
     .await;
+    let lines = result.customers.iter_mut().skip(unfit.len());
+    for (line, looked) in lines.zip(&chosen) {
+        line.expires = left(looked).ends();
+    }
+    if failure.is_none() {
+        failure = unfit.into_iter().next().map(|(customer, failure)| {
+            failure.within(format!("the key of {customer} was not replaced"))
+        });
+    }
+    let replaced = result
+        .customers
+        .iter()
+        .any(|line| line.version_after.is_some());
+    if let Some(failure) = &mut failure
+        && replaced
+        && failure.kind != Kind::Interrupted
+        && result.customers.len() > 1
+    {
+        failure.kind = Kind::Partial;
+    }
+    result.outcome = match &failure {
+        None => "rotated",
+        Some(_) if replaced => "some-failed",
+        Some(_) => "failed",
+    };
     terminal.result(&result).map_err(stdout_failed)?;
     match failure {
         None => Ok(()),
@@ -351,6 +526,8 @@ async fn replace(
     let mut pace = tokio::time::interval_at(Instant::now(), PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut first: Option<Failure> = None;
+    // Those that could not be tried stand there already.
+    let before = result.customers.len();
     for looked in chosen {
         if chosen.len() > 1 {
             terminal.say(format!("{}:", looked.customer()));
@@ -370,17 +547,15 @@ async fn replace(
             break;
         }
     }
-    let failed = result
-        .customers
-        .iter()
-        .filter(|line| line.error.is_some())
-        .count();
-    let left = chosen.len() - result.customers.len();
+    let tried = &result.customers[before..];
+    let failed = tried.iter().filter(|line| line.error.is_some()).count();
+    let tried = tried.len();
+    let left = chosen.len() - tried;
     first.map(|failure| {
         if chosen.len() == 1 {
             return failure;
         }
-        let done = result.customers.len() - failed;
+        let done = tried - failed;
         let hint = failure.hint.clone().unwrap_or_else(|| {
             "run it again for those: what was rotated is not rotated twice with --older-than"
                 .to_owned()

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, Environment, Flags};
 use crate::secret::{SecretString, SecretText};
+use crate::secret_file;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +45,15 @@ pub(super) struct TailscaleFile {
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) api_url: Option<String>,
     pub(super) tailnet: Option<String>,
+    pub(super) policy: PolicyClientFile,
+}
+
+/// The OAuth client for the policy file, where it has one of its own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PolicyClientFile {
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,11 +65,8 @@ pub(super) struct LaunchFile {
     pub(super) timeout: Option<String>,
 }
 
-/// Reads the file that is named, or the default one if there is one; gives its path with it.
-pub(super) fn read(
-    flags: &Flags,
-    environment: Environment<'_>,
-) -> Result<(PathBuf, File), ConfigError> {
+/// The file that is named, which must be there, or the default one, which need not.
+pub(super) fn located(flags: &Flags, environment: Environment<'_>) -> Option<(PathBuf, bool)> {
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     let named = flags
         .config
@@ -71,22 +78,38 @@ pub(super) fn read(
             .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")))
             .map(|dir| dir.join("m8trx/config.toml"))
     };
-    let (path, must_exist) = match (named, default()) {
-        (Some(path), _) => (path, true),
-        (None, Some(path)) => (path, false),
-        (None, None) => return Ok((PathBuf::new(), File::default())),
+    match named {
+        Some(path) => Some((path, true)),
+        None => default().map(|path| (path, false)),
+    }
+}
+
+/// The text of the file, where there is one, and its path.
+pub(super) fn text(
+    flags: &Flags,
+    environment: Environment<'_>,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let Some((path, must_exist)) = located(flags, environment) else {
+        return Ok(None);
     };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => {
-            return Ok((path, File::default()));
-        }
-        Err(e) => {
-            return Err(ConfigError::Unreadable {
-                path,
-                reason: e.to_string(),
-            });
-        }
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(e) => Err(ConfigError::Unreadable {
+            path,
+            reason: e.to_string(),
+        }),
+    }
+}
+
+/// Reads the file that is named, or the default one if there is one; gives its path with it.
+pub(super) fn read(
+    flags: &Flags,
+    environment: Environment<'_>,
+) -> Result<(PathBuf, File), ConfigError> {
+    let Some((path, text)) = text(flags, environment)? else {
+        let path = located(flags, environment).map(|(path, _)| path);
+        return Ok((path.unwrap_or_default(), File::default()));
     };
     let file: File = toml::from_str(&text).map_err(|e| ConfigError::Invalid {
         line: e.span().map_or(1, |span| {
@@ -95,19 +118,21 @@ pub(super) fn read(
         reason: e.message().to_owned(),
         path: path.clone(),
     })?;
-    if file.brain.database_url.is_some() && readable_by_others(&path) {
+    if file.brain.database_url.is_some() && secret_file::check(&path).is_err() {
         return Err(ConfigError::Permissions(path));
     }
     Ok((path, file))
 }
 
-fn readable_by_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
-}
-
 /// Reads a secret that a setting keeps in a file of its own.
 pub(super) fn secret_file(origin: &str, path: &Path) -> Result<SecretString, ConfigError> {
+    if let Err(problem @ secret_file::Problem::Open(_)) = secret_file::check(path) {
+        return Err(ConfigError::SecretFile {
+            origin: origin.to_owned(),
+            path: path.to_owned(),
+            problem,
+        });
+    }
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned().into()),
         Err(e) => Err(ConfigError::Value {

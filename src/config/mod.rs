@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults.
 
 mod file;
+pub mod shown;
 mod tailscale;
 mod value;
 
@@ -16,7 +17,7 @@ use crate::tailnet::TailnetSettings;
 
 use file::{AwsFile, File, secret_file};
 use value::{brain_url, check_account, check_region, endpoint, words};
-pub use value::{is_loopback, parse_ago, parse_duration};
+pub use value::{is_loopback, parse_ago, parse_duration, parse_region};
 
 /// How long onboarding waits for the first heartbeat unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -147,6 +148,16 @@ pub enum ConfigError {
     /// The file holds a password and others may read it.
     #[error("the configuration file {0} holds `brain.database_url` and can be read by others")]
     Permissions(PathBuf),
+    /// A file with a secret that others may read.
+    #[error("{origin}: {} {problem}", .path.display())]
+    SecretFile {
+        /// What names it.
+        origin: String,
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        problem: crate::secret_file::Problem,
+    },
     /// A value of a flag, a variable or the file.
     #[error("{origin}: {reason}")]
     Value {
@@ -161,7 +172,9 @@ impl ConfigError {
     /// What the operator can do about it, where the message does not say it already.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Permissions(path) => Some(format!("chmod 600 {}", path.display())),
+            Self::Permissions(path) | Self::SecretFile { path, .. } => {
+                Some(crate::secret_file::remedy(path))
+            }
             _ => None,
         }
     }
@@ -193,6 +206,24 @@ impl Settings {
             });
         }
         Ok(settings)
+    }
+
+    /// The settings of Tailscale's API with this client, and what the environment says besides.
+    pub fn tailnet_client(
+        id: &str,
+        secret_file: &Path,
+        environment: Environment<'_>,
+    ) -> Result<TailnetSettings, ConfigError> {
+        let with_client = |name: &str| match name {
+            "M8TRX_TAILSCALE_CLIENT_ID" => Some(id.to_owned()),
+            "M8TRX_TAILSCALE_CLIENT_SECRET_FILE" => Some(secret_file.display().to_string()),
+            other => environment(other),
+        };
+        let found = tailscale::api(&file::TailscaleFile::default(), &with_client, Path::new(""))?;
+        found.ok_or_else(|| ConfigError::Value {
+            origin: "the OAuth client".to_owned(),
+            reason: "it has no id".to_owned(),
+        })
     }
 
     fn layered(

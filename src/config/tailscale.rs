@@ -1,4 +1,4 @@
-//! Tailscale's API: an OAuth client, or none.
+//! Tailscale's API: an OAuth client, one more for the policy file alone, or none.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,32 @@ use secrecy::ExposeSecret as _;
 use super::file::{TailscaleFile, secret_file};
 use super::value::{endpoint, is_loopback};
 use super::{ConfigError, Environment};
-use crate::tailnet::TailnetSettings;
 use crate::tailnet::client::{DEFAULT_ANSWER_TIMEOUT, DEFAULT_API_URL, DEFAULT_TAILNET};
+use crate::tailnet::{OAuthClient, TailnetSettings};
 
-const ID: &str = "M8TRX_TAILSCALE_CLIENT_ID";
-const SECRET_FILE: &str = "M8TRX_TAILSCALE_CLIENT_SECRET_FILE";
 const API_URL: &str = "M8TRX_TAILSCALE_API_URL";
 const TAILNET: &str = "M8TRX_TAILSCALE_TAILNET";
+
+/// The names of an OAuth client's settings: variables and keys of the file.
+struct ClientNames {
+    id: &'static str,
+    secret_file: &'static str,
+    section: &'static str,
+}
+
+/// For keys and devices, and for the policy file where it has none of its own.
+const CLIENT: ClientNames = ClientNames {
+    id: "M8TRX_TAILSCALE_CLIENT_ID",
+    secret_file: "M8TRX_TAILSCALE_CLIENT_SECRET_FILE",
+    section: "tailscale",
+};
+
+/// For the policy file alone.
+const POLICY_CLIENT: ClientNames = ClientNames {
+    id: "M8TRX_TAILSCALE_POLICY_CLIENT_ID",
+    secret_file: "M8TRX_TAILSCALE_POLICY_CLIENT_SECRET_FILE",
+    section: "tailscale.policy",
+};
 
 /// The settings of the API; `None` where no OAuth client is configured.
 pub(super) fn api(
@@ -21,20 +40,8 @@ pub(super) fn api(
     environment: Environment<'_>,
     path: &Path,
 ) -> Result<Option<TailnetSettings>, ConfigError> {
-    let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let in_file = |key: &str| format!("{key} in {}", path.display());
-    let from = |name: &str, key: &str, in_the_file: &Option<String>| {
-        variable(name)
-            .map(|value| (name.to_owned(), value))
-            .or_else(|| in_the_file.clone().map(|value| (in_file(key), value)))
-    };
-    let refuse = |origin: String, reason: &str| {
-        Err(ConfigError::Value {
-            origin,
-            reason: reason.to_owned(),
-        })
-    };
-    let api_url = match from(API_URL, "tailscale.api_url", &file.api_url) {
+    let sources = Sources { environment, path };
+    let api_url = match sources.text(API_URL, "tailscale.api_url", &file.api_url) {
         None => endpoint("the default", DEFAULT_API_URL)?,
         Some((origin, text)) => {
             let url = endpoint(&origin, &text)?;
@@ -50,53 +57,27 @@ pub(super) fn api(
             url
         }
     };
-    let id = from(ID, "tailscale.client_id", &file.client_id);
-    let secret = variable(SECRET_FILE)
-        .map(|value| (SECRET_FILE.to_owned(), PathBuf::from(value)))
-        .or_else(|| {
-            let beside =
-                |given: &PathBuf| path.parent().map_or(given.clone(), |dir| dir.join(given));
-            let given = file.client_secret_file.as_ref()?;
-            Some((in_file("tailscale.client_secret_file"), beside(given)))
-        });
-    let ((id_origin, id), (secret_origin, secret_path)) = match (id, secret) {
+    let client = sources.client(&CLIENT, &file.client_id, &file.client_secret_file)?;
+    let policy = &file.policy;
+    let policy_client = sources.client(
+        &POLICY_CLIENT,
+        &policy.client_id,
+        &policy.client_secret_file,
+    )?;
+    let client = match (client, &policy_client) {
+        (Some(client), _) => client,
         (None, None) => return Ok(None),
-        (Some(id), Some(secret)) => (id, secret),
-        (Some((origin, _)), None) => {
+        (None, Some(_)) => {
             return refuse(
-                origin,
-                &format!(
-                    "an OAuth client has an id and a secret; name the file with its secret in {SECRET_FILE} or `tailscale.client_secret_file`"
-                ),
-            );
-        }
-        (None, Some((origin, _))) => {
-            return refuse(
-                origin,
-                &format!(
-                    "an OAuth client has an id and a secret; give its id in {ID} or `tailscale.client_id`"
+                format!("[{}]", POLICY_CLIENT.section),
+                format!(
+                    "it is for the policy file alone; keys and devices need an OAuth client of their own, in {} or `{}.client_id`",
+                    CLIENT.id, CLIENT.section
                 ),
             );
         }
     };
-    if !id.chars().all(|c| c.is_ascii_alphanumeric()) {
-        return refuse(
-            id_origin,
-            "it is not the id of an OAuth client, which consists of letters and digits",
-        );
-    }
-    let client_secret = secret_file(&secret_origin, &secret_path)?;
-    let form = client_secret.expose_secret();
-    if !form.starts_with("tskey-client-") || !form.bytes().all(|b| b.is_ascii_graphic()) {
-        return refuse(
-            secret_origin,
-            &format!(
-                "{} holds no secret of an OAuth client, which is one line that begins with `tskey-client-`",
-                secret_path.display()
-            ),
-        );
-    }
-    let tailnet = match from(TAILNET, "tailscale.tailnet", &file.tailnet) {
+    let tailnet = match sources.text(TAILNET, "tailscale.tailnet", &file.tailnet) {
         None => DEFAULT_TAILNET.to_owned(),
         Some((_, name)) if name.bytes().all(|b| b.is_ascii_graphic() && b != b'/') => name,
         Some((origin, _)) => {
@@ -108,9 +89,102 @@ pub(super) fn api(
     };
     Ok(Some(TailnetSettings {
         api_url,
-        client_id: id,
-        client_secret,
+        client,
+        policy_client,
         tailnet,
         answer_timeout: DEFAULT_ANSWER_TIMEOUT,
     }))
+}
+
+fn refuse<T>(origin: String, reason: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Value {
+        origin,
+        reason: reason.into(),
+    })
+}
+
+/// The environment before the file.
+struct Sources<'s> {
+    environment: Environment<'s>,
+    path: &'s Path,
+}
+
+impl Sources<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name).filter(|value| !value.is_empty())
+    }
+
+    fn in_file(&self, key: &str) -> String {
+        format!("{key} in {}", self.path.display())
+    }
+
+    /// A text and where it came from.
+    fn text(&self, name: &str, key: &str, in_file: &Option<String>) -> Option<(String, String)> {
+        self.variable(name)
+            .map(|value| (name.to_owned(), value))
+            .or_else(|| in_file.clone().map(|value| (self.in_file(key), value)))
+    }
+
+    /// An OAuth client: an id and a file with its secret, or neither.
+    fn client(
+        &self,
+        names: &ClientNames,
+        id: &Option<String>,
+        secret_file_given: &Option<PathBuf>,
+    ) -> Result<Option<OAuthClient>, ConfigError> {
+        let section = names.section;
+        let id = self.text(names.id, &format!("{section}.client_id"), id);
+        let secret = self
+            .variable(names.secret_file)
+            .map(|value| (names.secret_file.to_owned(), PathBuf::from(value)))
+            .or_else(|| {
+                let given = secret_file_given.as_ref()?;
+                let beside = self.path.parent();
+                let beside = beside.map_or(given.clone(), |directory| directory.join(given));
+                Some((
+                    self.in_file(&format!("{section}.client_secret_file")),
+                    beside,
+                ))
+            });
+        let ((id_origin, id), (secret_origin, secret_path)) = match (id, secret) {
+            (None, None) => return Ok(None),
+            (Some(id), Some(secret)) => (id, secret),
+            (Some((origin, _)), None) => {
+                return refuse(
+                    origin,
+                    format!(
+                        "an OAuth client has an id and a secret; name the file with its secret in {} or `{section}.client_secret_file`",
+                        names.secret_file
+                    ),
+                );
+            }
+            (None, Some((origin, _))) => {
+                return refuse(
+                    origin,
+                    format!(
+                        "an OAuth client has an id and a secret; give its id in {} or `{section}.client_id`",
+                        names.id
+                    ),
+                );
+            }
+        };
+        if !id.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return refuse(
+                id_origin,
+                "it is not the id of an OAuth client, which consists of letters and digits",
+            );
+        }
+        let secret = secret_file(&secret_origin, &secret_path)?;
+        let form = secret.expose_secret();
+        if !form.starts_with("tskey-client-") || !form.bytes().all(|b| b.is_ascii_graphic()) {
+            return refuse(
+                secret_origin,
+                format!(
+                    "{} holds no secret of an OAuth client, which is one line that begins with `tskey-client-`",
+                    secret_path.display()
+                ),
+            );
+        }
+        Ok(Some(OAuthClient { id, secret }))
+    }
 }

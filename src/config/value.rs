@@ -57,6 +57,14 @@ pub(super) fn check_region(origin: &str, region: &str) -> Result<(), ConfigError
     }
 }
 
+/// A region as a person types it.
+pub fn parse_region(region: &str) -> Result<(), String> {
+    check_region("region", region).map_err(|error| match error {
+        ConfigError::Value { reason, .. } => reason,
+        other => other.to_string(),
+    })
+}
+
 pub(super) fn brain_url(origin: &str, text: &str) -> Result<BrainUrl, ConfigError> {
     text.parse().map_err(|e| ConfigError::Value {
         origin: origin.to_owned(),

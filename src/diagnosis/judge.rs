@@ -200,13 +200,11 @@ fn of_run(
         let mut after = boot.afterwards().iter();
         after.any(|line| line.speaker == Speaker::CloudInit && line.text.contains(" finished at "))
     });
-    if has_ended || situation.over {
-        if let Some(found) = recognise(SICK, &of_host(&log.lines)) {
-            return (
-                Some(words.diagnosis(step, Some(found), "", Vec::new())),
-                has_ended,
-            );
-        }
+    if (has_ended || situation.over)
+        && let Some(found) = recognise(SICK, &of_host(&log.lines))
+    {
+        let diagnosis = words.diagnosis(step, Some(found), "", Vec::new());
+        return (Some(diagnosis), has_ended);
     }
     if has_ended {
         let what = format!("its bootstrap ended at {at}, and its console does not say why");

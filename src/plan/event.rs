@@ -1,16 +1,16 @@
 //! What a run tells while it goes on. Consumers are progress, plain lines and the journal.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-/// One thing that happened in a run.
-#[derive(Debug, Clone, Serialize)]
+/// One thing that happened in a run. Names are constants while it goes on, and text (`Event<String>`) when it is read back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
+pub enum Event<S = &'static str> {
     /// The run begins.
     RunStarted {
         /// `onboard`, for one.
-        command: &'static str,
+        command: S,
         /// The customer it is about.
         customer: String,
         /// The AWS account.
@@ -18,31 +18,31 @@ pub enum Event {
         /// The AWS region.
         region: String,
         /// The steps in their order, with what each ensures.
-        steps: Vec<PlannedStep>,
+        steps: Vec<PlannedStep<S>>,
     },
     /// A step needs nothing.
     StepUnchanged {
         /// Its name.
-        step: &'static str,
+        step: S,
         /// What is there.
         detail: String,
     },
     /// A step is being applied.
     StepStarted {
         /// Its name.
-        step: &'static str,
+        step: S,
     },
     /// What a step is doing right now.
     StepProgress {
         /// Its name.
-        step: &'static str,
+        step: S,
         /// In a few words.
         message: String,
     },
     /// A step was applied.
     StepFinished {
         /// Its name.
-        step: &'static str,
+        step: S,
         /// What became of it.
         #[serde(flatten)]
         outcome: Outcome,
@@ -52,7 +52,7 @@ pub enum Event {
     /// A step did not come to its end.
     StepFailed {
         /// Its name.
-        step: &'static str,
+        step: S,
         /// Why.
         error: String,
         /// How long it took, in milliseconds.
@@ -68,16 +68,16 @@ pub enum Event {
 }
 
 /// A step as the plan has it.
-#[derive(Debug, Clone, Serialize)]
-pub struct PlannedStep {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedStep<S = &'static str> {
     /// Its name.
-    pub name: &'static str,
+    pub name: S,
     /// What it ensures.
     pub description: String,
 }
 
 /// What became of a step that was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "kebab-case")]
 pub enum Outcome {
     /// It was so before.
@@ -121,7 +121,7 @@ impl Outcome {
 }
 
 /// How a run ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunEnd {
     /// Every step is done.

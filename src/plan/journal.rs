@@ -1,4 +1,4 @@
-//! The record of a run: JSON lines, versioned, without secrets.
+//! The record of a run: JSON lines, versioned, without secrets. Written while it goes on, and read back.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 
@@ -18,6 +18,19 @@ pub const SCHEMA: &str = "m8trx.journal/1";
 pub struct Journal {
     file: File,
     path: PathBuf,
+}
+
+/// How many journals are kept, and how many copies of the policy file beside them.
+pub const KEPT: usize = 200;
+
+/// A line of a journal, read back.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct Recorded {
+    /// When it happened.
+    pub ts: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event<String>,
 }
 
 #[derive(Serialize)]
@@ -45,6 +58,7 @@ impl Journal {
             .create_new(true)
             .mode(0o600)
             .open(&path)?;
+        prune(directory);
         Ok(Self { file, path })
     }
 
@@ -63,6 +77,47 @@ impl Journal {
         line.push('\n');
         self.file.write_all(line.as_bytes())
     }
+}
+
+/// The journals of a directory, the newest first: their names begin with the time.
+pub fn journals(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    newest_first(directory, ".jsonl")
+}
+
+fn newest_first(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(found)
+}
+
+/// Removes the oldest, so that no more than [`KEPT`] stay. One that another run removes first is no failure.
+fn prune(directory: &Path) {
+    for ending in [".jsonl", "-policy.hujson"] {
+        let Ok(found) = newest_first(directory, ending) else {
+            continue;
+        };
+        for old in found.iter().skip(KEPT) {
+            let _ = std::fs::remove_file(old);
+        }
+    }
+}
+
+/// Reads a journal. A line that was cut off, or is of a later version, is left out.
+pub fn read(path: &Path) -> io::Result<Vec<Recorded>> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
 }
 
 /// `$XDG_STATE_HOME/m8trx/runs`, by default `~/.local/state/m8trx/runs`; `None` without a home.

@@ -108,18 +108,37 @@ struct State {
     residents: Vec<Value>,
     joined_so_far: u32,
     policy: Policy,
-    /// The API's tokens, and until when they are good.
-    tokens: BTreeMap<String, Timestamp>,
+    /// The API's tokens.
+    tokens: BTreeMap<String, Token>,
+    /// OAuth clients that were made later, in the admin console.
+    clients: Vec<Client>,
     conduct: Conduct,
     calls: Vec<Value>,
 }
 
-/// The OAuth client with which the operator's commands sign in.
+/// An OAuth client.
+#[derive(Clone)]
 pub(crate) struct Client {
     /// Its id.
     pub id: String,
     /// Its secret.
     pub secret: SecretString,
+    /// What it may do; none where that is what [`Conduct`] says.
+    scopes: Option<Vec<String>>,
+}
+
+impl Client {
+    fn new(scopes: Option<Vec<String>>) -> Self {
+        let id = format!("k{}CNTRL", random::mixed(10));
+        let secret = format!("tskey-client-{id}-{}", random::mixed(32)).into();
+        Self { id, secret, scopes }
+    }
+}
+
+/// A token of the API.
+struct Token {
+    until: Timestamp,
+    client: Client,
 }
 
 struct Inner {
@@ -135,8 +154,6 @@ pub(crate) struct Tailnet(Arc<Inner>);
 impl Tailnet {
     /// A tailnet without hosts.
     pub fn new(faults: Vec<Fault>) -> Self {
-        let id = format!("k{}CNTRL", random::mixed(10));
-        let secret = format!("tskey-client-{id}-{}", random::mixed(32)).into();
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 keys: BTreeMap::new(),
@@ -145,10 +162,11 @@ impl Tailnet {
                 joined_so_far: 0,
                 policy: Policy::first(),
                 tokens: BTreeMap::new(),
+                clients: Vec::new(),
                 conduct: Conduct::default(),
                 calls: Vec::new(),
             }),
-            client: Client { id, secret },
+            client: Client::new(None),
             faults,
         }))
     }

@@ -30,6 +30,8 @@ pub(super) struct Case<'c> {
     pub expiry: Option<Expiry>,
     /// What Tailscale knows of the stored auth key, where it was asked.
     pub stored_key: Option<&'c StoredKey>,
+    /// What in the tailnet's policy file keeps its hosts from the brain.
+    pub policy: Option<String>,
     pub aws: &'c Aws,
     pub now: Timestamp,
 }
@@ -43,6 +45,7 @@ pub(super) fn judge(case: &Case<'_>) -> (Word, Vec<Problem>) {
     found.parameters();
     found.iam();
     found.hosts();
+    found.policy();
     let booting = found.heartbeat();
     let mut problems = found.problems;
     // Stable: what is equally grave stays in the order in which it is looked at.
@@ -231,6 +234,13 @@ impl Found<'_> {
             let remedy = format!(
                 "aws iam remove-role-from-instance-profile --instance-profile-name {name} --role-name {role}"
             );
+            self.add(Word::Misconfigured, what, remedy);
+        }
+    }
+
+    fn policy(&mut self) {
+        if let Some(what) = self.case.policy.clone() {
+            let remedy = format!("m8trx tailnet apply {}", self.case.id);
             self.add(Word::Misconfigured, what, remedy);
         }
     }

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod feed;
 mod judge;
 pub mod keys;
+pub mod policy;
 pub mod tailscale;
 
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ pub use document::*;
 use facts::{CustomerFacts, Facts};
 use feed::{Answer, Source};
 use keys::Keys;
+use policy::PolicyFacts;
 use tailscale::{StoredKey, StoredKeys};
 
 /// What happened, without the service's own words around it, and what would help.
@@ -73,6 +75,7 @@ pub async fn look(
     if tailnet.is_none() {
         *tailnet = settings.tailnet.clone().map(Tailnet::new);
     }
+    let tailnet = tailnet.as_ref();
     let stored: Vec<(&CustomerId, &ParameterInfo)> = facts
         .customers
         .iter()
@@ -84,9 +87,16 @@ pub async fn look(
             None => StoredKeys::default(),
         }
     };
-    let (answers, stored_keys) = futures::join!(
+    let of_policy = async {
+        match tailnet {
+            Some(tailnet) if !facts.customers.is_empty() => PolicyFacts::read(tailnet).await,
+            _ => PolicyFacts::default(),
+        }
+    };
+    let (answers, stored_keys, policy) = futures::join!(
         feed::ask(&source, aws, brain_keys, &asked, now),
-        of_tailscale
+        of_tailscale,
+        of_policy
     );
     let mut notes = facts.notes.clone();
     if let Err(error) = &facts.brain_url {
@@ -98,6 +108,20 @@ pub async fn look(
     if let Some(problem) = stored_keys.problem {
         notes.push(format!(
             "what Tailscale knows of the auth keys is not known for all: {problem}"
+        ));
+    }
+    if let Some(problem) = &policy.problem {
+        notes.push(format!(
+            "how the customers stand in the tailnet's policy file is not known: {problem}"
+        ));
+    }
+    if let Some((first, count)) = &policy.violations {
+        let more = match count {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        problems.push(format!(
+            "the tailnet's policy file does not hold: {first}{more}; m8trx tailnet check shows it"
         ));
     }
     brain.problem = answers.problem.filter(|_| !asked.is_empty());
@@ -120,6 +144,7 @@ pub async fn look(
                 answer: answers.by_customer.get(id),
                 expiry,
                 stored_key,
+                policy: policy.trouble(id),
                 aws,
                 now,
             };

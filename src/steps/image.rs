@@ -21,7 +21,7 @@ fn ubuntu_parameter(architecture: &str) -> String {
 }
 
 /// Finds the image, and that the instance type runs it.
-pub(super) async fn resolve(context: &Context) -> Result<Image, StepError> {
+pub(crate) async fn resolve(context: &Context) -> Result<Image, StepError> {
     let aws = &context.aws;
     let instance_type = &context.instance_type;
     let architectures = aws.architectures(instance_type).await?;

@@ -24,8 +24,8 @@ impl TailnetPolicy {
     fn wish(&self) -> Wish {
         Wish {
             add: [self.context.customer.clone()].into(),
-            remove: [].into(),
             mark: self.mark(),
+            ..Wish::default()
         }
     }
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::backoff;
 use super::error::{Refusal, TailnetError, clean};
 use super::keys::AuthKey;
 use super::token::Token;
@@ -26,6 +27,8 @@ pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a call waits altogether where the API asks for patience.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a question is asked where the API fails on its own side.
+const GET_TRIES: u32 = 3;
 /// Larger than any policy file or list of devices.
 const MAX_ANSWER_LENGTH: usize = 64 * 1024 * 1024;
 
@@ -36,29 +39,39 @@ const RESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERI
     .remove(b'_')
     .remove(b'~');
 
+/// An OAuth client of Tailscale.
+#[derive(Debug, Clone)]
+pub struct OAuthClient {
+    /// Its id.
+    pub id: String,
+    /// Its secret, `tskey-client-…`.
+    pub secret: SecretString,
+}
+
 /// How Tailscale's API is reached, and as whom.
 #[derive(Debug, Clone)]
 pub struct TailnetSettings {
     /// `https://api.tailscale.com`.
     pub api_url: Url,
-    /// The OAuth client's id.
-    pub client_id: String,
-    /// Its secret, `tskey-client-…`.
-    pub client_secret: SecretString,
+    /// The OAuth client for keys and devices, and for the policy file where that has none of its own.
+    pub client: OAuthClient,
+    /// The OAuth client for the policy file alone.
+    pub policy_client: Option<OAuthClient>,
     /// The tailnet's name, `-` for the client's own.
     pub tailnet: String,
     /// How long one answer may take.
     pub answer_timeout: Duration,
 }
 
-/// A client of Tailscale's API for one tailnet; clones share one token.
+/// A client of Tailscale's API for one tailnet; clones share their tokens.
 #[derive(Clone)]
 pub struct Tailnet(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) http: reqwest::Client,
     pub(super) settings: TailnetSettings,
-    pub(super) token: Mutex<Option<Token>>,
+    /// By the OAuth client: see [`Role`].
+    pub(super) tokens: [Mutex<Option<Token>>; 2],
     /// What was looked up of keys: a list that gives ids only is not looked through again and again.
     pub(super) known_keys: std::sync::Mutex<HashMap<String, AuthKey>>,
 }
@@ -67,9 +80,18 @@ impl std::fmt::Debug for Tailnet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tailnet")
             .field("api_url", &self.0.settings.api_url.as_str())
-            .field("client_id", &self.0.settings.client_id)
+            .field("client_id", &self.0.settings.client.id)
             .finish_non_exhaustive()
     }
+}
+
+/// What an OAuth client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Auth keys and devices.
+    Keys = 0,
+    /// The policy file.
+    Policy = 1,
 }
 
 /// One call: what it is for, which scope it needs, and the request.
@@ -90,6 +112,15 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// Who makes it.
+    fn role(&self) -> Role {
+        if self.scope.starts_with("policy_file") {
+            Role::Policy
+        } else {
+            Role::Keys
+        }
+    }
+
     pub(super) fn new(
         operation: &'static str,
         scope: &'static str,
@@ -123,20 +154,42 @@ pub(super) struct Raw {
     pub(super) answer: Answer,
 }
 
+impl Raw {
+    /// The API's words, or that a page stands in their place.
+    pub(super) fn refusal(&self) -> Refusal {
+        if self.is_page {
+            return Refusal::of_page();
+        }
+        Refusal::parse(&self.answer.body)
+    }
+}
+
 impl Tailnet {
     /// A client. Nothing is sent yet.
     pub fn new(settings: TailnetSettings) -> Self {
         Self(Arc::new(Inner {
             http: http_client::client_for(&settings.api_url, settings.answer_timeout),
             settings,
-            token: Mutex::new(None),
+            tokens: Default::default(),
             known_keys: std::sync::Mutex::default(),
         }))
     }
 
-    /// The OAuth client's id.
-    pub fn client_id(&self) -> &str {
-        &self.0.settings.client_id
+    /// The ids of its OAuth clients.
+    pub fn client_ids(&self) -> Vec<&str> {
+        let settings = &self.0.settings;
+        std::iter::once(&settings.client)
+            .chain(&settings.policy_client)
+            .map(|client| client.id.as_str())
+            .collect()
+    }
+
+    /// The OAuth client that plays a role.
+    pub(super) fn client(&self, role: Role) -> &OAuthClient {
+        match (&self.0.settings.policy_client, role) {
+            (Some(client), Role::Policy) => client,
+            _ => &self.0.settings.client,
+        }
     }
 
     /// The tailnet's name, `-` for the client's own.
@@ -158,14 +211,15 @@ impl Tailnet {
         url
     }
 
-    /// Asks once; waits and asks again only where the API said no without doing anything: 429, and 401 to a token that
-    /// was used before.
+    /// Asks once; waits and asks again only where the API said no without doing anything: 429, 401 to a token that was used
+    /// before, and its own failure where nothing but an answer was asked for.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Answer, TailnetError> {
         let operation = call.operation;
         let mut waited = Duration::ZERO;
         let mut renewed = false;
+        let mut tries = 1;
         loop {
-            let token = self.token().await?;
+            let token = self.token(call.role()).await?;
             let mut request = self
                 .0
                 .http
@@ -188,6 +242,16 @@ impl Tailnet {
                 wait(operation, raw.retry_after, &mut waited).await?;
                 continue;
             }
+            // A load balancer in front of the API answers with a page as well: its status tells.
+            if status.is_server_error() {
+                if call.method == Method::GET && tries < GET_TRIES {
+                    tracing::debug!("Tailscale: {operation} again ({status})");
+                    tokio::time::sleep(backoff::pause(tries)).await;
+                    tries += 1;
+                    continue;
+                }
+                return Err(self.refused(&call, status, raw.refusal()));
+            }
             if raw.is_page {
                 return Err(self.not_the_api(operation, status));
             }
@@ -196,10 +260,10 @@ impl Tailnet {
             }
             if status == StatusCode::UNAUTHORIZED && !renewed {
                 renewed = true;
-                self.forget(&token).await;
+                self.forget(call.role(), &token).await;
                 continue;
             }
-            return Err(self.refused(&call, status, Refusal::parse(&raw.answer.body)));
+            return Err(self.refused(&call, status, raw.refusal()));
         }
     }
 
@@ -209,7 +273,7 @@ impl Tailnet {
         match status {
             StatusCode::UNAUTHORIZED => TailnetError::Unauthorized { operation, message },
             StatusCode::FORBIDDEN => TailnetError::Forbidden {
-                client_id: self.0.settings.client_id.clone(),
+                client_id: self.client(call.role()).id.clone(),
                 operation,
                 scope: call.scope,
                 message,

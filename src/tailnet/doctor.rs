@@ -198,12 +198,6 @@ fn listed(customers: &[CustomerId]) -> String {
     ids.join(" ")
 }
 
-/// The customer whose tag this is.
-fn customer_of(tag: &str) -> Option<CustomerId> {
-    let name = tag.strip_prefix(CUSTOMER_PREFIX)?;
-    format!("cust_{}", name.replace('-', "_")).parse().ok()
-}
-
 fn unused_tags(policy: &Policy<'_>, tailnet: &Tailnet<'_>) -> Option<Diagnosis> {
     let customers = tailnet.customers?;
     let unused: Vec<CustomerId> = policy
@@ -216,7 +210,7 @@ fn unused_tags(policy: &Policy<'_>, tailnet: &Tailnet<'_>) -> Option<Diagnosis> 
                 .iter()
                 .any(|device| device.tags.iter().any(|own| own == tag))
         })
-        .filter_map(customer_of)
+        .filter_map(CustomerId::from_tailscale_tag)
         .filter(|customer| !customers.contains(customer))
         .collect();
     if unused.is_empty() {
@@ -262,7 +256,7 @@ fn keys(tailnet: &Tailnet<'_>) -> Option<Diagnosis> {
     let customers: Vec<CustomerId> = best
         .iter()
         .filter(|(_, days)| ends_soon(days))
-        .filter_map(|(tag, _)| customer_of(tag))
+        .filter_map(|(tag, _)| CustomerId::from_tailscale_tag(tag))
         .collect();
     if near.is_empty() {
         return None;

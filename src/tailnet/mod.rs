@@ -1,5 +1,6 @@
 //! The tailnet: Tailscale's API, and what of it concerns a customer.
 
+mod backoff;
 pub mod client;
 pub mod devices;
 pub mod doctor;
@@ -12,7 +13,7 @@ pub mod policy_file;
 pub mod standing;
 mod token;
 
-pub use client::{Tailnet, TailnetSettings};
+pub use client::{OAuthClient, Tailnet, TailnetSettings};
 pub use error::TailnetError;
 
 #[cfg(test)]

@@ -12,8 +12,19 @@ const HUJSON: &str = "application/hujson";
 pub struct PolicyFile {
     /// HuJSON with its comments.
     pub text: String,
-    /// The ETag, without quotes.
+    /// The ETag, without quotes and without the mark of a weak one.
     pub etag: String,
+}
+
+/// What Tailscale says of a policy file that is not kept yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It takes it.
+    Taken,
+    /// It takes it, and warns: of a group that does not sync, for example.
+    TakenWithWarnings(Refusal),
+    /// It refuses it.
+    Refused(Refusal),
 }
 
 impl Tailnet {
@@ -27,29 +38,34 @@ impl Tailnet {
         policy_file(OPERATION, answer.etag, answer.body)
     }
 
-    /// Has Tailscale check a policy file and run its tests, without keeping it; `None` when it has nothing to say.
+    /// Has Tailscale check a policy file and run its tests, without keeping it.
     ///
     /// The API answers 200 to a file that fails: only its message tells.
-    pub async fn validate_policy(&self, text: &str) -> Result<Option<Refusal>, TailnetError> {
+    pub async fn validate_policy(&self, text: &str) -> Result<Verdict, TailnetError> {
         const OPERATION: &str = "validate the policy file";
         let path = ["tailnet", self.name(), "acl", "validate"];
         let mut call = Call::new(OPERATION, "policy_file:read", Method::POST, &path);
         call.body = Some((HUJSON, text.to_owned()));
         match self.call(call).await {
-            Ok(answer) if answer.body.trim_ascii().is_empty() => Ok(None),
+            Ok(answer) if answer.body.trim_ascii().is_empty() => Ok(Verdict::Taken),
             Ok(answer) => {
                 // Anything but an object would be no verdict.
                 let _: serde_json::Map<String, serde_json::Value> =
                     super::client::decode(OPERATION, &answer.body)?;
-                let refusal = Refusal::parse(&answer.body);
-                let silent = refusal.message.is_empty() && refusal.problems.is_empty();
-                Ok((!silent).then_some(refusal))
+                let said = Refusal::parse(&answer.body);
+                Ok(if said.is_silent() {
+                    Verdict::Taken
+                } else if said.is_warning() {
+                    Verdict::TakenWithWarnings(said)
+                } else {
+                    Verdict::Refused(said)
+                })
             }
             Err(TailnetError::Status {
                 status: 400,
                 refusal,
                 ..
-            }) => Ok(Some(refusal)),
+            }) => Ok(Verdict::Refused(refusal)),
             Err(error) => Err(error),
         }
     }
@@ -63,7 +79,7 @@ impl Tailnet {
         let path = ["tailnet", self.name(), "acl"];
         let mut call = Call::new(OPERATION, "policy_file", Method::POST, &path);
         call.accept = HUJSON;
-        call.if_match = Some(format!("\"{}\"", etag.trim_matches('"')));
+        call.if_match = Some(format!("\"{etag}\""));
         call.body = Some((HUJSON, text.to_owned()));
         let answer = self.call(call).await?;
         policy_file(OPERATION, answer.etag, answer.body)
@@ -80,7 +96,8 @@ fn policy_file(
         reason: reason.to_owned(),
     };
     let etag = etag
-        .map(|etag| etag.trim_matches('"').to_owned())
+        // A proxy that compresses marks an ETag as weak; the API compares with the one it gave.
+        .map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned())
         .filter(|etag| !etag.is_empty())
         .ok_or_else(|| {
             unexpected("it has no ETag, without which a change by others is not noticed")

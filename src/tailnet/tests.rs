@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::TailnetError;
 use super::error::LostKey;
 use super::keys::NewKey;
+use super::policy_file::Verdict;
 use crate::customer::CustomerId;
 use replay::{Replay, Reply};
 
@@ -212,6 +213,9 @@ async fn a_lost_key_that_cannot_be_looked_for_is_named() {
     let replay = Replay::start(vec![
         token(),
         Reply::page(&create, 502),
+        // A question is asked three times.
+        Reply::page(&format!("GET {KEYS}?all=true"), 502),
+        Reply::page(&format!("GET {KEYS}?all=true"), 502),
         Reply::page(&format!("GET {KEYS}?all=true"), 502),
     ])
     .await;
@@ -401,10 +405,14 @@ async fn a_policy_file_keeps_its_bytes_and_is_replaced_only_as_it_was_read() {
     let tailnet = replay.client();
     let read = tailnet.policy_file().await.unwrap();
     assert_eq!((read.text.as_str(), read.etag.as_str()), (text, "0123abcd"));
-    assert_eq!(tailnet.validate_policy(text).await.unwrap(), None);
-    let refusal = tailnet.validate_policy(text).await.unwrap().unwrap();
+    assert_eq!(tailnet.validate_policy(text).await.unwrap(), Verdict::Taken);
+    let Verdict::Refused(refusal) = tailnet.validate_policy(text).await.unwrap() else {
+        panic!("test(s) failed is a refusal");
+    };
     assert_eq!(refusal.problems[0].user, "tag:a");
-    let refusal = tailnet.validate_policy(text).await.unwrap().unwrap();
+    let Verdict::Refused(refusal) = tailnet.validate_policy(text).await.unwrap() else {
+        panic!("400 is a refusal");
+    };
     assert_eq!(refusal.message, "tag not found: \"tag:x\"");
     let error = tailnet.set_policy(text, &read.etag).await.unwrap_err();
     assert!(matches!(error, TailnetError::Changed), "{error:?}");
@@ -425,6 +433,39 @@ async fn a_policy_file_keeps_its_bytes_and_is_replaced_only_as_it_was_read() {
             ("application/hujson", text)
         );
     }
+}
+
+#[tokio::test]
+async fn what_stands_in_front_of_the_api_is_told_from_it() {
+    let acl = "/api/v2/tailnet/-/acl";
+    let page = "<html><body>502 Bad Gateway</body></html>";
+    let bad_gateway = |path: &str| Reply::json(path, 502, page).with("content-type", "text/html");
+    let replay = Replay::start(vec![
+        token(),
+        // A question is asked again.
+        bad_gateway(&format!("GET {acl}")),
+        Reply::json(&format!("GET {acl}"), 200, "{}").with("etag", "W/\"0123abcd\""),
+        // What changes something is not.
+        bad_gateway(&format!("POST {acl}")),
+        // Three times, and that is that.
+        bad_gateway(&format!("GET {acl}")),
+        bad_gateway(&format!("GET {acl}")),
+        bad_gateway(&format!("GET {acl}")),
+    ])
+    .await;
+    let tailnet = replay.client();
+    let read = tailnet.policy_file().await.unwrap();
+    let error = tailnet.set_policy("{}", &read.etag).await.unwrap_err();
+    assert!(error.may_pass() && !error.is_refusal());
+    let words = "Tailscale answers 502 when asked to replace the policy file: a web page and not an answer of the API, from something in front of it";
+    assert!(told(&error).starts_with(words), "{error}");
+    assert!(matches!(
+        tailnet.policy_file().await.unwrap_err(),
+        TailnetError::Status { status: 502, .. }
+    ));
+    let requests = replay.end();
+    // The mark of a weak ETag is a proxy's, and not the API's.
+    assert_eq!(requests[3].header("if-match"), "\"0123abcd\"");
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::{StatusCode, header};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
-use super::client::{Tailnet, decode, wait};
+use super::client::{Role, Tailnet, decode, wait};
 use super::error::{Refusal, TailnetError};
 use crate::secret::{ExposeSecret as _, SecretString, SecretText};
 
@@ -25,25 +26,35 @@ struct TokenAnswer {
 }
 
 impl Tailnet {
-    /// Gets a token, which proves id and secret.
+    /// Gets a token for each OAuth client, which proves id and secret.
     pub async fn sign_in(&self) -> Result<(), TailnetError> {
-        self.token().await.map(drop)
+        self.token(Role::Keys).await?;
+        if self.0.settings.policy_client.is_some() {
+            self.token(Role::Policy).await?;
+        }
+        Ok(())
     }
 
-    pub(super) async fn token(&self) -> Result<SecretString, TailnetError> {
+    /// Where the token of a role is kept: one client has one token.
+    fn held(&self, role: Role) -> &Mutex<Option<Token>> {
+        let own = self.0.settings.policy_client.is_some();
+        &self.0.tokens[if own { role as usize } else { 0 }]
+    }
+
+    pub(super) async fn token(&self, role: Role) -> Result<SecretString, TailnetError> {
         const OPERATION: &str = "give a token";
-        let mut held = self.0.token.lock().await;
+        let mut held = self.held(role).lock().await;
         if let Some(token) = held
             .as_ref()
             .filter(|token| Instant::now() < token.good_until)
         {
             return Ok(token.secret.clone());
         }
-        let settings = &self.0.settings;
+        let client = self.client(role);
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
-            .append_pair("client_id", &settings.client_id)
-            .append_pair("client_secret", settings.client_secret.expose_secret())
+            .append_pair("client_id", &client.id)
+            .append_pair("client_secret", client.secret.expose_secret())
             .finish();
         let asked = Instant::now();
         let mut waited = Duration::ZERO;
@@ -61,12 +72,12 @@ impl Tailnet {
             }
             wait(OPERATION, raw.retry_after, &mut waited).await?;
         };
-        if raw.is_page {
+        if raw.is_page && !raw.status.is_server_error() {
             return Err(self.not_the_api(OPERATION, raw.status));
         }
         if raw.status.is_client_error() {
             return Err(TailnetError::Client {
-                client_id: settings.client_id.clone(),
+                client_id: client.id.clone(),
                 status: raw.status.as_u16(),
                 message: Refusal::parse(&raw.answer.body).message,
             });
@@ -75,7 +86,7 @@ impl Tailnet {
             return Err(TailnetError::Status {
                 status: raw.status.as_u16(),
                 operation: OPERATION,
-                refusal: Refusal::parse(&raw.answer.body),
+                refusal: raw.refusal(),
             });
         }
         let answer: TokenAnswer = decode(OPERATION, &raw.answer.body)?;
@@ -90,8 +101,8 @@ impl Tailnet {
     }
 
     /// Lets go of a token that was refused, unless another call has renewed it already.
-    pub(super) async fn forget(&self, refused: &SecretString) {
-        let mut held = self.0.token.lock().await;
+    pub(super) async fn forget(&self, role: Role, refused: &SecretString) {
+        let mut held = self.held(role).lock().await;
         if held
             .as_ref()
             .is_some_and(|token| token.secret.expose_secret() == refused.expose_secret())

@@ -25,6 +25,10 @@ pub enum Kind {
     NoHeartbeat,
     /// Something needs a person, as `status --check` found.
     NeedsPerson,
+    /// Some of several are done, others failed.
+    Partial,
+    /// Nothing was due, where the command line asks for a code of its own.
+    NothingDue,
     /// The operator interrupted it.
     Interrupted,
 }
@@ -40,6 +44,8 @@ impl Kind {
             Self::HostFailed => 5,
             Self::NoHeartbeat => 6,
             Self::NeedsPerson => 7,
+            Self::Partial => 8,
+            Self::NothingDue => 9,
             Self::Interrupted => 130,
         }
     }
@@ -56,6 +62,8 @@ Exit codes:
   5    the host failed to boot
   6    no heartbeat in time, or no other event that was waited for
   7    something needs a person (status --check, tailnet doctor)
+  8    some of several are done, others failed (rotate-tailscale-key)
+  9    no key was due (rotate-tailscale-key --detailed-exit-code)
   130  interrupted (143 by SIGTERM, 129 by SIGHUP)";
 
 /// A failed command.
@@ -209,6 +217,10 @@ impl Failure {
 
     /// Writes it to stderr, and to stdout as a JSON document where results are JSON.
     pub fn show(&self, terminal: &Terminal) {
+        // No failure: the result says it.
+        if self.kind == Kind::NothingDue {
+            return;
+        }
         let Some((first, rest)) = self.causes.split_first() else {
             return;
         };

@@ -78,25 +78,9 @@ impl Progress {
     }
 
     fn plain(&self, event: &Event) {
-        let line = match event {
-            Event::StepUnchanged { step, detail } => format!("{step}: unchanged: {detail}"),
-            Event::StepProgress { step, message } => format!("{step}: {message}"),
-            Event::StepFinished {
-                step,
-                outcome,
-                elapsed_ms,
-            } => format!(
-                "{step}: {}: {} ({})",
-                outcome.word(),
-                outcome.detail(),
-                duration(Duration::from_millis(*elapsed_ms))
-            ),
-            Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
-            Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
-                return;
-            }
-        };
-        self.terminal.say_whole(one_line(&line));
+        if let Some(line) = line(event) {
+            self.terminal.say_whole(one_line(&line));
+        }
     }
 }
 
@@ -105,6 +89,28 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// An event as a plain line; `None` for what is shown in no line.
+pub fn line<S: std::fmt::Display>(event: &Event<S>) -> Option<String> {
+    Some(match event {
+        Event::StepUnchanged { step, detail } => format!("{step}: unchanged: {detail}"),
+        Event::StepProgress { step, message } => format!("{step}: {message}"),
+        Event::StepFinished {
+            step,
+            outcome,
+            elapsed_ms,
+        } => format!(
+            "{step}: {}: {} ({})",
+            outcome.word(),
+            outcome.detail(),
+            duration(Duration::from_millis(*elapsed_ms))
+        ),
+        Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
+        Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
+            return None;
+        }
+    })
 }
 
 impl Live {

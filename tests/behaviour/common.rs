@@ -107,9 +107,16 @@ impl Surroundings {
         Started { child, stderr }
     }
 
+    /// A file that nobody else can read, as those with secrets must be.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        self.file_with_mode(name, text, 0o600)
+    }
+
+    pub fn file_with_mode(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
         let path = self.home.path().join(name);
         std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path
     }
 }

@@ -126,7 +126,7 @@ fn a_host_whose_beats_the_brain_loses() {
     assert!(remedy.contains(&node.as_str()), "{remedy:#?}");
     let again = surroundings.m8trx(&["diagnose", id, "--output", "json"]);
     let again = assert_diagnosed(&again, 5, "first-heartbeat", "no-heartbeat");
-    // The tailnet is asked as well.
+    // EC2 and the tailnet are asked as well.
     let evidence = texts(&again["evidence"]).join("\n");
     assert!(
         evidence.contains(&format!(

@@ -1,11 +1,17 @@
 //! A sandbox in the test's own process, with customers that were onboarded some time ago.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::SignedDuration;
+use m8trx::config::{Flags, Settings};
+use m8trx::customer::CustomerId;
+use m8trx::tailnet::Tailnet;
+use m8trx::tailnet::policy::change::Wish;
 use m8trx_sandbox::{Sandbox, SandboxOptions};
 
 use crate::common::{M8TRX, Surroundings};
@@ -17,6 +23,7 @@ pub struct Fleet {
     pub ssm: aws_sdk_ssm::Client,
     pub iam: aws_sdk_iam::Client,
     pub ec2: aws_sdk_ec2::Client,
+    settled: RefCell<BTreeSet<CustomerId>>,
     // Serves the sandbox, so it must be dropped after it.
     runtime: tokio::runtime::Runtime,
 }
@@ -35,18 +42,37 @@ impl Fleet {
             ssm: aws_sdk_ssm::Client::new(&config),
             iam: aws_sdk_iam::Client::new(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
+            settled: RefCell::default(),
             sandbox,
             runtime,
         }
     }
 
-    /// A home whose commands talk to this sandbox.
+    /// A home whose commands talk to this sandbox. What was settled by now is in the tailnet's policy file, too.
     pub fn surroundings(&self) -> Surroundings {
+        self.name_in_policy();
         let mut surroundings = Surroundings::new();
         for (name, value) in self.sandbox.environment() {
             surroundings.set(name, value);
         }
         surroundings
+    }
+
+    fn name_in_policy(&self) {
+        let environment = self.sandbox.environment();
+        let variable = |name: &str| {
+            let found = environment.iter().find(|(key, _)| *key == name)?;
+            Some(found.1.clone())
+        };
+        let settings = Settings::of_sandbox(&Flags::default(), &variable).unwrap();
+        let tailnet = Tailnet::new(settings.tailnet.unwrap());
+        let wish = Wish {
+            add: self.settled.borrow().clone(),
+            ..Wish::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        self.wait(tailnet.bring_about(&wish, Some(directory.path())))
+            .unwrap();
     }
 
     /// The same without Tailscale's API.
@@ -64,6 +90,7 @@ impl Fleet {
     }
 
     pub fn settle_minutes(&self, id: &str, minutes: i64, beat_minutes_ago: Option<i64>) -> String {
+        self.settled.borrow_mut().insert(id.parse().unwrap());
         self.sandbox
             .settle(&settled(
                 id,

@@ -268,7 +268,7 @@ fn what_cannot_be_is_told_before_anything_is_changed() {
             2,
             "a key carries one customer's tag",
         ),
-        (vec![], 2, "required arguments were not provided"),
+        (vec![], 2, "no customer is named"),
         (vec!["--all", "cust_a"], 2, "cannot be used with"),
         (
             vec!["cust_a", "cust_ab"],

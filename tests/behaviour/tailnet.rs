@@ -55,6 +55,14 @@ impl Console {
         );
     }
 
+    /// An OAuth client made in the admin console: its id, and its secret.
+    pub fn make_client(&self, scopes: &[&str]) -> (String, String) {
+        let asked = serde_json::json!({ "scopes": scopes });
+        let made = self.curl("/_sandbox/clients", &["-d", &asked.to_string()]);
+        let text = |field: &str| made[field].as_str().unwrap().to_owned();
+        (text("id"), text("secret"))
+    }
+
     /// A key made in the admin console.
     pub fn make_key(&self, asked: &Value) -> String {
         let made = self.curl("/_sandbox/keys", &["-d", &asked.to_string()]);

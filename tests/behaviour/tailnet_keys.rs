@@ -251,7 +251,7 @@ fn half_a_client_is_refused_and_none_says_what_to_click() {
     assert_told(
         &devices,
         3,
-        &["no OAuth client", "auth_keys, policy_file and devices:core"],
+        &["no OAuth client", "auth_keys, devices:core and policy_file"],
     );
     assert_eq!(sandbox.changes(), Vec::<String>::new());
 }

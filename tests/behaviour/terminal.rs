@@ -149,6 +149,14 @@ impl Session {
         self.press(text);
     }
 
+    /// As [`Self::end`], and looks at what the command left in its home.
+    pub fn end_in_home<T>(self, look: impl FnOnce(&std::path::Path) -> T) -> (T, i32, String) {
+        let mut this = self;
+        let home = std::mem::replace(&mut this._surroundings, Surroundings::new());
+        let (code, seen) = this.end();
+        (look(home.home.path()), code, seen)
+    }
+
     /// Reads the rest, to the exit code and everything that was shown.
     pub fn end(self) -> (i32, String) {
         let (code, seen, _) = self.end_with_screen();

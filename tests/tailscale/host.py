@@ -45,21 +45,28 @@ class Download:
 
 
 class World:
-    """What all hosts share: parameters in moto, the package mirror, and the brain on a node of the tailnet."""
+    """What all hosts share: parameters in moto, the package mirror, and the brain on a node of the tailnet. `other`: a world in
+    another tailnet, whose parameters and packages this one has."""
 
-    def __init__(self, network, brain_node, rootfs):
-        self.network, self.rootfs, self.brain_node = network, rootfs, brain_node
+    def __init__(self, network, brain_node, rootfs, binary, other=None):
+        self.network, self.rootfs, self.brain_node, self.binary = network, rootfs, brain_node, binary
+        self.moto = None
+        if other:
+            self.port, self.ssm, self.mirror, self.layer = other.port, other.ssm, other.mirror, other.layer
+        else:
+            self._start_aws()
+        self.brain = Brain(Everybody, {BRAIN_KEY}, self.mirror)
+        self.open_brain()
+        self.put("/m8trx/brain-url", f"http://m8trx-brain:{BRAIN_PORT}")
+
+    def _start_aws(self):
         self.moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self.moto.start()
         self.port = self.moto.get_host_and_port()[1]
         urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}/moto-api/reset", method="POST"))
         self.ssm = boto3.client("ssm", endpoint_url=f"http://127.0.0.1:{self.port}", region_name=REGION,
                                 aws_access_key_id="operator", aws_secret_access_key="operator")
-        self.mirror = Mirror(CACHE / "archive")
-        self.brain = Brain(Everybody, {BRAIN_KEY}, self.mirror)
-        self.open_brain()
-        self.put("/m8trx/brain-url", f"http://m8trx-brain:{BRAIN_PORT}")
-        self.layer = None
+        self.mirror, self.layer = Mirror(CACHE / "archive"), None
 
     def open_brain(self):
         self.server = Server(self.brain_node.space.pid, ("0.0.0.0", BRAIN_PORT), self.brain)
@@ -77,7 +84,8 @@ class World:
 
     def close(self):
         self.server.close()
-        self.moto.stop()
+        if self.moto:
+            self.moto.stop()
 
 
 class Host:

@@ -150,7 +150,7 @@ async fn fetch(settings: &Settings) -> Result<Document, Failure> {
     Document::parse(file.text).map_err(|e| unreadable("of the tailnet", &e))
 }
 
-fn read(file: &Path) -> Result<(String, Document), Failure> {
+pub(super) fn read(file: &Path) -> Result<(String, Document), Failure> {
     let name = if file == Path::new("-") {
         "standard input".to_owned()
     } else {

@@ -5,6 +5,7 @@ mod check;
 mod customers;
 mod devices;
 mod doctor;
+mod life;
 mod lock;
 mod policy;
 
@@ -49,6 +50,6 @@ pub async fn run(args: &TailnetArgs, global: &Global, terminal: &Terminal) -> Re
 pub(super) fn client(settings: &Settings) -> Result<Tailnet, Failure> {
     settings.tailnet.clone().map(Tailnet::new).ok_or_else(|| {
         Failure::words(Kind::Precondition, "no OAuth client of Tailscale is configured")
-            .hint("make one in the admin console under Settings > Trust credentials, with the scopes auth_keys, policy_file and devices:core and the tag tag:m8trx-operator; then set M8TRX_TAILSCALE_CLIENT_ID and M8TRX_TAILSCALE_CLIENT_SECRET_FILE")
+            .hint("make one in the admin console under Settings > Trust credentials, with the scopes auth_keys, devices:core and policy_file and the tag tag:m8trx-operator; then set M8TRX_TAILSCALE_CLIENT_ID and M8TRX_TAILSCALE_CLIENT_SECRET_FILE (the README has it with two clients of which each may do less)")
     })
 }

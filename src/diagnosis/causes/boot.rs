@@ -179,7 +179,6 @@ pub(super) const CAUSES: &[Cause] = &[
         what: "cloud-init found no source of data, so the host has no user-data: it got no answer from the metadata service",
         or: &["the image's cloud-init does not look for EC2 (its datasource_list)"],
         remedy: METADATA,
-        ..Cause::NEW
     },
     Cause {
         name: "metadata-unreachable",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::conduct::Turn;
 use super::policy::{OPERATOR_TAG, Policy};
-use super::{AuthKeySpec, KEY_LIFETIME, State, Tailnet, check_tag};
+use super::{AuthKeySpec, Client, KEY_LIFETIME, State, Tailnet, Token, check_tag};
 use crate::cloud::same;
 use crate::http::{Handler, Request, Response, header, json as respond, plain, response};
 use crate::random;
@@ -138,23 +138,27 @@ impl Tailnet {
         if field("grant_type").is_some_and(|kind| kind != "client_credentials") {
             return Err(bad_request("unsupported grant type"));
         }
-        let client = self.client();
-        let good = field("client_id") == Some(client.id.as_str())
-            && field("client_secret")
-                .is_some_and(|given| same(given, client.secret.expose_secret()));
-        if !good {
+        let clients = self.state().clients.clone();
+        let is = |client: &&Client| {
+            field("client_id") == Some(client.id.as_str())
+                && field("client_secret")
+                    .is_some_and(|given| same(given, client.secret.expose_secret()))
+        };
+        let Some(client) = std::iter::once(self.client()).chain(&clients).find(is) else {
             return Err(refuse(StatusCode::UNAUTHORIZED, "API token invalid"));
-        }
+        };
         let token = format!(
             "tskey-api-k{}CNTRL-{}",
             random::mixed(10),
             random::mixed(32)
         );
         let mut state = self.state();
-        state
-            .tokens
-            .insert(token.clone(), Timestamp::now() + TOKEN_LIFE);
-        let scope = state.conduct.scopes().join(" ");
+        let held = Token {
+            until: Timestamp::now() + TOKEN_LIFE,
+            client: client.clone(),
+        };
+        state.tokens.insert(token.clone(), held);
+        let scope = state.conduct.scopes(client).join(" ");
         Ok(respond(
             StatusCode::OK,
             &json!({"access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFE.as_secs(), "scope": scope}),
@@ -164,13 +168,12 @@ impl Tailnet {
     fn route(&self, request: &Request, path: &str) -> Answer {
         let bearer = header(request, "authorization").and_then(|text| text.strip_prefix("Bearer "));
         let now = Timestamp::now();
-        let known = |state: &State| {
-            bearer.is_some_and(|token| state.tokens.get(token).is_some_and(|until| *until > now))
-        };
         let mut state = self.state();
-        if !known(&state) {
+        let token = bearer.and_then(|token| state.tokens.get(token));
+        let Some(token) = token.filter(|token| token.until > now) else {
             return Err(refuse(StatusCode::UNAUTHORIZED, "API token invalid"));
-        }
+        };
+        let scopes = state.conduct.scopes(&token.client);
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let parts: Vec<String> = parts
             .iter()
@@ -187,7 +190,9 @@ impl Tailnet {
             rest => (request.method(), rest),
         };
         let may = |scope: &str| {
-            if state.conduct.allows(scope) {
+            // A scope to write is one to read as well.
+            let wide = scope.trim_end_matches(":read");
+            if scopes.iter().any(|own| own == scope || own == wide) {
                 return Ok(());
             }
             let words = "calling actor does not have enough permissions to perform this function";
@@ -228,7 +233,7 @@ impl Tailnet {
             (&Method::POST, ["acl", "validate"]) => {
                 may("policy_file:read")?;
                 let verdict = match Policy::parse(&body_text(request)?) {
-                    Ok(_) => json!({}),
+                    Ok(_) => state.conduct.warnings(),
                     Err(refused) => refused,
                 };
                 Ok(respond(StatusCode::OK, &verdict))
@@ -333,7 +338,8 @@ fn show_policy(state: &State, request: &Request) -> Response {
     } else {
         response(StatusCode::OK, "application/json", state.policy.json())
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", state.policy.etag())) {
+    let weak = if state.conduct.weak_etags { "W/" } else { "" };
+    if let Ok(value) = HeaderValue::from_str(&format!("{weak}\"{}\"", state.policy.etag())) {
         answer.headers_mut().insert(ETAG, value);
     }
     answer

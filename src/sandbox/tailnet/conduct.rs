@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{AuthKeySpec, Tailnet};
+use super::{AuthKeySpec, Client, Tailnet};
 use crate::http::{Request, Response, json as respond, response};
 
 /// What every client of the sandbox may do unless told otherwise.
@@ -26,6 +26,10 @@ pub(super) struct Conduct {
     pub(super) ephemeral_devices_linger: bool,
     /// Whether customers' tags that the policy file does not define may be given nevertheless.
     pub(super) takes_undefined_customer_tags: bool,
+    /// A proxy in front marks the ETags as weak.
+    pub(super) weak_etags: bool,
+    /// Groups of the policy file that do not sync: `validate` warns of them.
+    unsynced_groups: Vec<String>,
     scopes: Vec<String>,
     answers: Vec<Odd>,
 }
@@ -51,6 +55,8 @@ enum How {
     Hang,
     /// A web page, and nothing is done.
     Page,
+    /// A load balancer's page with 502, and nothing is done.
+    BadGateway,
     /// It is done, and a gateway's page is answered.
     Lose,
     /// 429.
@@ -82,6 +88,8 @@ impl Default for Conduct {
             device_approval: false,
             ephemeral_devices_linger: false,
             takes_undefined_customer_tags: false,
+            weak_etags: false,
+            unsynced_groups: Vec::new(),
             scopes: SCOPES.map(str::to_owned).to_vec(),
             answers: Vec::new(),
         }
@@ -89,14 +97,20 @@ impl Default for Conduct {
 }
 
 impl Conduct {
-    pub(super) fn scopes(&self) -> &[String] {
-        &self.scopes
+    /// What an OAuth client may do.
+    pub(super) fn scopes(&self, client: &Client) -> Vec<String> {
+        client.scopes.clone().unwrap_or_else(|| self.scopes.clone())
     }
 
-    /// A scope to write is one to read as well.
-    pub(super) fn allows(&self, scope: &str) -> bool {
-        let wide = scope.trim_end_matches(":read");
-        self.scopes.iter().any(|own| own == scope || own == wide)
+    /// What `validate` answers to a file that is taken.
+    pub(super) fn warnings(&self) -> Value {
+        if self.unsynced_groups.is_empty() {
+            return json!({});
+        }
+        let text = "group is not syncing from SCIM and will be ignored by rules in the policy file";
+        let warn = |group: &String| json!({"user": group, "warnings": [text]});
+        let data: Vec<Value> = self.unsynced_groups.iter().map(warn).collect();
+        json!({"message": "warning(s) found", "data": data})
     }
 
     /// The turn of a request; an odd answer is used up by it.
@@ -117,6 +131,11 @@ impl Conduct {
                 StatusCode::OK,
                 "text/html; charset=utf-8",
                 "<!doctype html><title>Sign in</title>",
+            )),
+            How::BadGateway => Turn::Answer(response(
+                StatusCode::BAD_GATEWAY,
+                "text/html",
+                "<html><body>502 Bad Gateway</body></html>",
             )),
             How::TooMany => {
                 let mut answer = respond(
@@ -166,6 +185,12 @@ impl Default for ConsoleKey {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ConsoleClient {
+    scopes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Signed {
     node_key: String,
 }
@@ -182,6 +207,7 @@ impl Tailnet {
     ///
     /// - `GET /_sandbox/calls`: every call so far;
     /// - `PUT /_sandbox/conduct`: how the API conducts itself from here on;
+    /// - `POST /_sandbox/clients`: an OAuth client with just these scopes;
     /// - `POST /_sandbox/keys`: a key as an administrator makes it in the admin console;
     /// - `POST /_sandbox/sign`: what `tailscale lock sign nodekey:…` does on a signing node.
     pub(super) fn control(&self, request: &Request) -> Option<Response> {
@@ -201,6 +227,15 @@ impl Tailnet {
                 Ok(conduct) => {
                     self.state().conduct = conduct;
                     done()
+                }
+                Err(error) => wrong(error),
+            },
+            (&Method::POST, "clients") => match serde_json::from_slice(request.body()) {
+                Ok(ConsoleClient { scopes }) => {
+                    let client = Client::new(Some(scopes));
+                    let made = json!({"id": client.id, "secret": client.secret.expose_secret()});
+                    self.state().clients.push(client);
+                    respond(StatusCode::OK, &made)
                 }
                 Err(error) => wrong(error),
             },

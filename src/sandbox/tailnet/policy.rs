@@ -101,9 +101,20 @@ impl Policy {
     pub(super) fn parse(text: &str) -> Result<Self, Refused> {
         let document: Value = serde_json::from_str(&standardize(text))
             .map_err(|error| refused(format!("parsing policy: {error}")))?;
-        let Value::Object(document) = document else {
+        let Value::Object(mut document) = document else {
             return Err(refused("parsing policy: it is not an object"));
         };
+        // Sections are known whatever their case: Tailscale's own client writes `ACLs` and `TagOwners`.
+        for name in document.keys().cloned().collect::<Vec<_>>() {
+            let known = SECTIONS
+                .iter()
+                .find(|known| known.eq_ignore_ascii_case(&name));
+            if let Some(known) = known.filter(|known| **known != name)
+                && let Some(section) = document.remove(&name)
+            {
+                document.insert((*known).to_owned(), section);
+            }
+        }
         let policy = Self {
             text: text.to_owned(),
             document,

@@ -5,21 +5,24 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use similar::TextDiff;
 
 use super::check::{Finding, Report, check};
 use super::hujson::Document;
-use super::merge::{MergeError, add_customers_marked};
+use super::merge::{MergeError, add_customers_marked, owned_customers};
 use super::removal::remove_tag;
 use crate::customer::CustomerId;
 use crate::tailnet::error::Refusal;
-use crate::tailnet::policy_file::PolicyFile;
-use crate::tailnet::{Tailnet, TailnetError};
+use crate::tailnet::policy_file::{PolicyFile, Verdict};
+use crate::tailnet::{Tailnet, TailnetError, backoff};
 
-/// How often a change starts again because somebody else was faster.
-pub const MAX_ATTEMPTS: u32 = 5;
+/// How long a change starts again and again because somebody else was faster.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the API may say that a file was changed which reads the same as before.
+const MAX_PHANTOMS: u32 = 4;
 /// The most violations that one message shows.
 const SHOWN: usize = 5;
 
@@ -32,6 +35,15 @@ pub struct Wish {
     pub remove: BTreeSet<CustomerId>,
     /// A remark at the tag owner of each customer put in, by which it is known again.
     pub mark: Option<String>,
+    /// A whole file instead, as it was once kept.
+    pub restore: Option<String>,
+}
+
+impl Wish {
+    /// Whether it only takes customers out. Rules only ever add, so that cannot make a file worse.
+    pub fn only_removes(&self) -> bool {
+        self.add.is_empty() && self.restore.is_none()
+    }
 }
 
 /// A file as it is, as it should be, and what the check says of the latter.
@@ -75,9 +87,19 @@ pub enum ChangeError {
     NoPlace,
     /// Others change the file all the time.
     #[error(
-        "the policy file was changed by others {MAX_ATTEMPTS} times while it was being changed"
+        "the policy file was changed by others {tries} times within {seconds} s while it was being changed"
     )]
-    KeepsChanging,
+    KeepsChanging {
+        /// How often it was tried.
+        tries: u32,
+        /// For how long.
+        seconds: u64,
+    },
+    /// The API takes no ETag of the file, which nobody has changed.
+    #[error(
+        "Tailscale says that the policy file was changed since it was read (412), and yet it reads the same each time: its ETag does not come through"
+    )]
+    EtagNotTaken,
 }
 
 fn shown(findings: &[Finding]) -> String {
@@ -101,7 +123,8 @@ impl ChangeError {
             Self::DoesNotHold(_) => "narrow these rules in the admin console under Access controls (m8trx tailnet check shows them all); nothing was changed".to_owned(),
             Self::Invalid(_) => "mend what it names in the admin console under Access controls; nothing was changed".to_owned(),
             Self::NotKept { .. } | Self::NoPlace => "set XDG_STATE_HOME to a folder that can be written to; nothing was changed".to_owned(),
-            Self::KeepsChanging => "wait until others are done (a pipeline, perhaps), then run the same command again".to_owned(),
+            Self::KeepsChanging { .. } => "wait until others are done (a pipeline, perhaps), then run the same command again".to_owned(),
+            Self::EtagNotTaken => "look for a proxy between this machine and Tailscale that changes the headers ETag or If-Match; nothing was changed".to_owned(),
         })
     }
 }
@@ -109,7 +132,7 @@ impl ChangeError {
 impl Proposal {
     /// What a wish makes of a file.
     pub fn new(before: PolicyFile, wish: &Wish) -> Result<Self, MergeError> {
-        let mut after = before.text.clone();
+        let mut after = wish.restore.as_ref().unwrap_or(&before.text).clone();
         for customer in &wish.remove {
             after = remove_tag(&after, &customer.tailscale_tag())?;
         }
@@ -120,6 +143,13 @@ impl Proposal {
             after,
             report,
         })
+    }
+
+    /// The customers' tags that lose their owner, and with it all their rules.
+    pub fn taken_out(&self) -> Result<BTreeSet<String>, MergeError> {
+        let before = owned_customers(&Document::parse(self.before.text.as_str())?);
+        let after = owned_customers(&Document::parse(self.after.as_str())?);
+        Ok(before.difference(&after).cloned().collect())
     }
 
     /// Whether there is something to do.
@@ -180,11 +210,12 @@ impl Tailnet {
         Ok(Proposal::new(self.policy_file().await?, wish)?)
     }
 
-    /// Has Tailscale look at the proposed file, without keeping it.
-    pub async fn validate(&self, proposal: &Proposal) -> Result<(), ChangeError> {
+    /// Has Tailscale look at the proposed file, without keeping it; gives what it warns of.
+    pub async fn validate(&self, proposal: &Proposal) -> Result<Option<Refusal>, ChangeError> {
         match self.validate_policy(&proposal.after).await? {
-            None => Ok(()),
-            Some(refusal) => Err(ChangeError::Invalid(refusal)),
+            Verdict::Taken => Ok(None),
+            Verdict::TakenWithWarnings(warnings) => Ok(Some(warnings)),
+            Verdict::Refused(refusal) => Err(ChangeError::Invalid(refusal)),
         }
     }
 
@@ -226,21 +257,57 @@ impl Tailnet {
         wish: &Wish,
         keep_in: Option<&Path>,
     ) -> Result<(Proposal, Option<PathBuf>), ChangeError> {
-        for _ in 0..MAX_ATTEMPTS {
+        let mut contest = Contest::default();
+        loop {
             let proposal = self.propose(wish).await?;
             if !proposal.changes() {
                 return Ok((proposal, None));
             }
-            // What was wrong with the file before does not keep a customer from being taken out.
-            if !wish.add.is_empty() {
+            if !wish.only_removes() {
                 proposal.isolates()?;
             }
-            self.validate(&proposal).await?;
+            if let Some(warnings) = self.validate(&proposal).await? {
+                tracing::warn!("Tailscale warns of the policy file: {warnings}");
+            }
             if let Put::Done(kept) = self.put(&proposal, keep_in).await? {
                 return Ok((proposal, Some(kept)));
             }
+            contest.lost(&proposal.before).await?;
         }
-        Err(ChangeError::KeepsChanging)
+    }
+}
+
+/// Changes of one file by several at once: who was slower starts again after a pause, until the patience ends.
+#[derive(Debug, Default)]
+pub struct Contest {
+    began: Option<Instant>,
+    tries: u32,
+    /// The ETag with which the last try was lost, and how often in a row.
+    lost_with: (String, u32),
+}
+
+impl Contest {
+    /// Somebody else was faster than the change of this file: pauses, or gives up.
+    pub async fn lost(&mut self, before: &PolicyFile) -> Result<(), ChangeError> {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.tries += 1;
+        if self.lost_with.0 == before.etag {
+            self.lost_with.1 += 1;
+        } else {
+            self.lost_with = (before.etag.clone(), 1);
+        }
+        if self.lost_with.1 >= MAX_PHANTOMS {
+            return Err(ChangeError::EtagNotTaken);
+        }
+        let pause = backoff::pause(self.tries);
+        if began.elapsed() + pause > PATIENCE {
+            return Err(ChangeError::KeepsChanging {
+                tries: self.tries,
+                seconds: began.elapsed().as_secs(),
+            });
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 }
 

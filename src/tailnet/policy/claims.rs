@@ -22,8 +22,8 @@ pub fn examine(policy: &Policy<'_>) -> Vec<Finding> {
         let tag = policy.names.tag_name(owner.tag);
         let of_customer = customers.contains(&owner.tag);
         for (who, at) in &owner.owners {
-            let trusted = ADMINS.contains(who) || *who == OPERATOR_TAG;
-            if (of_customer || tag == OPERATOR_TAG) && !trusted {
+            let trusted = ADMINS.contains(who) || (of_customer && *who == OPERATOR_TAG);
+            if (of_customer || gives(tag).is_some()) && !trusted {
                 findings.push(claim(policy, owner, who, *at));
             } else if who.starts_with(CUSTOMER_PREFIX) {
                 let what = format!(
@@ -36,12 +36,22 @@ pub fn examine(policy: &Policy<'_>) -> Vec<Finding> {
     findings
 }
 
+/// What comes with a tag of the design that is not a customer's.
+fn gives(tag: &str) -> Option<&'static str> {
+    match tag {
+        OPERATOR_TAG => Some("every customer's tag"),
+        BRAIN_TAG => Some("the brain's place, to which every customer's host sends its key"),
+        TEAM_TAG => Some("a way into every customer's host as root"),
+        _ => None,
+    }
+}
+
 fn finding(policy: &Policy<'_>, owner: &TagOwner<'_>, at: usize, what: String) -> Finding {
     let path = format!("tagOwners.{}", policy.names.tag_name(owner.tag));
     Finding::new(Kind::TagClaimable, policy.document, &path, at, what)
 }
 
-/// Somebody who is neither an admin nor the operator owns a customer's tag, or the operator's, through which all are owned.
+/// Somebody owns a customer's tag who is neither an admin nor the operator, or one of the design's who is no admin.
 fn claim(policy: &Policy<'_>, owner: &TagOwner<'_>, who: &str, at: usize) -> Finding {
     let tag = policy.names.tag_name(owner.tag);
     let people = people(policy, who, &mut HashSet::new());
@@ -50,12 +60,13 @@ fn claim(policy: &Policy<'_>, owner: &TagOwner<'_>, who: &str, at: usize) -> Fin
     } else {
         format!(" (that is {})", shortened(&people))
     };
-    let what = if tag == OPERATOR_TAG {
-        format!(
-            "{who}{through} may give a device {tag}, and with it every customer's tag; only admins may"
-        )
-    } else {
-        format!("{who}{through} may give a device {tag}; only admins and {OPERATOR_TAG} may")
+    let what = match gives(tag) {
+        Some(what) => {
+            format!("{who}{through} may give a device {tag}, and with it {what}; only admins may")
+        }
+        None => {
+            format!("{who}{through} may give a device {tag}; only admins and {OPERATOR_TAG} may")
+        }
     };
     finding(policy, owner, at, what).between(who, tag, None)
 }
@@ -110,30 +121,6 @@ fn malformed(policy: &Policy<'_>) -> Vec<Finding> {
             })
         })
         .collect()
-}
-
-/// Those who may call themselves the team or the brain, where that is everybody.
-pub fn notes(policy: &Policy<'_>) -> Vec<Finding> {
-    let everybody = [
-        "*",
-        "autogroup:member",
-        "autogroup:members",
-        "autogroup:shared",
-        "autogroup:tagged",
-    ];
-    let mut notes = Vec::new();
-    for owner in &policy.tag_owners {
-        let tag = policy.names.tag_name(owner.tag);
-        for (who, at) in &owner.owners {
-            if [TEAM_TAG, BRAIN_TAG].contains(&tag) && everybody.contains(who) {
-                let what = format!(
-                    "{who} may give a device {tag}, and so everybody reaches what {tag} reaches"
-                );
-                notes.push(finding(policy, owner, *at, what).between(*who, tag, None));
-            }
-        }
-    }
-    notes
 }
 
 /// Tags that are used and that nobody owns: Tailscale refuses the file.

@@ -88,12 +88,13 @@ fn section(out: &mut String, open: &str, name: &str, close: &str, fill: impl FnO
     let _ = writeln!(out, "  {close},");
 }
 
-/// The tags that are not a customer's, and who owns them.
+/// The tags that are not a customer's, and who owns them: whoever may call itself the brain is given every customer's key,
+/// whoever may call itself the team is root on every host, and the operator's client owns every customer.
 pub(super) fn base_owners() -> [(&'static str, &'static [&'static str]); 3] {
     [
         (OPERATOR_TAG, &["autogroup:admin"]),
         (TEAM_TAG, &["autogroup:admin"]),
-        (BRAIN_TAG, &["autogroup:admin", OPERATOR_TAG]),
+        (BRAIN_TAG, &["autogroup:admin"]),
     ]
 }
 

@@ -1,13 +1,13 @@
 //! The policy file as text: HuJSON, which is JSON with comments and trailing commas, with the place of every value.
 
-use std::collections::HashMap;
+mod grammar;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::ops::Range;
 
-use jsonc_parser::ast;
-use jsonc_parser::common::Ranged as _;
-use jsonc_parser::errors::ParseErrorKind;
-use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use grammar::Fault;
 
 /// The largest file that is read. Tailscale documents no limit; a policy for 1,000 customers has about 0.4 MB.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -176,75 +176,18 @@ impl Document {
     }
 
     fn read(&self) -> Result<Node, SyntaxError> {
-        // What HuJSON allows beyond JSON is comments and trailing commas, nothing else.
-        let options = ParseOptions {
-            allow_comments: true,
-            allow_trailing_commas: true,
-            allow_loose_object_property_names: false,
-            allow_missing_commas: false,
-            allow_single_quoted_strings: false,
-            allow_hexadecimal_numbers: false,
-            allow_unary_plus_numbers: false,
-            allow_bare_decimal_point_numbers: false,
-            allow_non_finite_numbers: false,
-            allow_extended_string_escapes: false,
-        };
-        let parsed =
-            parse_to_ast(&self.text, &CollectOptions::default(), &options).map_err(|e| {
-                let reason = match e.kind() {
-                    ParseErrorKind::NestingDepthExceeded => {
-                        "it is nested more than 512 levels deep".to_owned()
-                    }
-                    kind => kind.to_string().to_lowercase(),
-                };
-                self.error(e.range().start, reason)
-            })?;
-        let value = parsed
-            .value
-            .ok_or_else(|| self.error(self.text.len(), "the file is empty"))?;
-        let ast::Value::Object(_) = &value else {
-            return Err(self.error(value.start(), "a policy file is one object, `{…}`"));
-        };
-        self.node(&value)
-    }
-
-    fn node(&self, value: &ast::Value<'_>) -> Result<Node, SyntaxError> {
-        let span = value.start()..value.end();
-        let value = match value {
-            ast::Value::StringLit(text) => Value::String(text.value.clone().into_owned()),
-            ast::Value::NumberLit(number) => Value::Number(number.value.to_owned()),
-            ast::Value::BooleanLit(literal) => Value::Bool(literal.value),
-            ast::Value::NullKeyword(_) => Value::Null,
-            ast::Value::Array(array) => Value::Array(
-                array
-                    .elements
-                    .iter()
-                    .map(|element| self.node(element))
-                    .collect::<Result<_, _>>()?,
-            ),
-            ast::Value::Object(object) => {
-                let mut seen = HashMap::with_capacity(object.properties.len());
-                let mut members = Vec::with_capacity(object.properties.len());
-                for property in &object.properties {
-                    let name = property.name.as_str().to_owned();
-                    let start = property.start();
-                    if let Some(first) = seen.insert(name.clone(), start) {
-                        return Err(SyntaxError::DuplicateKey {
-                            key: name,
-                            first: self.position(first),
-                            second: self.position(start),
-                        });
-                    }
-                    members.push(Member {
-                        name,
-                        span: start..property.end(),
-                        value: self.node(&property.value)?,
-                    });
-                }
-                Value::Object(members)
-            }
-        };
-        Ok(Node { span, value })
+        let root = grammar::read(&self.text).map_err(|fault| match fault {
+            Fault::At(at, reason) => self.error(at, reason),
+            Fault::DuplicateKey { key, first, second } => SyntaxError::DuplicateKey {
+                key,
+                first: self.position(first),
+                second: self.position(second),
+            },
+        })?;
+        match root.value {
+            Value::Object(_) => Ok(root),
+            _ => Err(self.error(root.span.start, "a policy file is one object, `{…}`")),
+        }
     }
 
     /// The place of a byte of the text.
@@ -266,80 +209,5 @@ impl Document {
             at: self.position(offset),
             reason: reason.into(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(text: &str) -> String {
-        Document::parse(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn comments_and_trailing_commas_are_read_and_nothing_else() {
-        let document = Document::parse(
-            "// head\n{ /* a */ \"a\": [1, \"zwei\", true, null,], // tail\n \"B\": {},\n}\n// end",
-        )
-        .unwrap();
-        assert_eq!(document.root.get("a").unwrap().as_array().unwrap().len(), 4);
-        assert!(document.root.get("b").unwrap().as_object().is_some());
-        for (text, words) in [
-            ("", "line 1, column 1: the file is empty"),
-            ("// only\n", "line 2, column 1: the file is empty"),
-            ("[]", "line 1, column 1: a policy file is one object"),
-            ("{'a': 1}", "line 1, column 2: "),
-            ("{\n  a: 1}", "line 2, column 3: "),
-            ("{\"a\": 0x1}", "line 1, column 7: "),
-            ("{\"a\" 1}", "line 1, column 6: expected colon"),
-            ("{\"a\": 1 \"b\": 2}", "line 1, column 8: expected comma"),
-            ("{\"a\": [1,,2]}", "line 1, column 10: "),
-            ("{\"ä\": \"öü\", x}", "line 1, column 13: "),
-            ("{} {}", "line 1, column 4: "),
-            ("{\"a\": \"\\x41\"}", "line 1, column "),
-            ("{\"a\": [", "unterminated"),
-            ("<!DOCTYPE html>", "line 1, column 1: "),
-        ] {
-            let error = refusal(text);
-            assert!(error.contains(words), "{text:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_key_that_comes_twice_is_refused_with_both_places() {
-        assert_eq!(
-            refusal("{\n  \"acls\": [],\n  \"acls\": []\n}"),
-            "line 3, column 3: acls is there a second time; the first is at line 2, column 3"
-        );
-        assert!(refusal("{\"a\": {\"b\": 1, \"\\u0062\": 2}}").contains("second time"));
-    }
-
-    #[test]
-    fn large_and_deep_files_are_no_danger() {
-        for text in [
-            format!("{{\"a\": {}", "[".repeat(1_000_000)),
-            format!("{{\"a\": {}", "{\"a\":".repeat(1_000_000)),
-            format!("{{\"a\": {}{}}}", "[".repeat(600), "]".repeat(600)),
-        ] {
-            assert!(refusal(&text).contains("512 levels"), "{}", refusal(&text));
-        }
-        let line = "  // 0123456789 0123456789 0123456789 0123456789\n  \"x\",\n";
-        let five_megabytes = format!("{{\"a\": [\n{}]}}", line.repeat(90_000));
-        assert!(five_megabytes.len() > 5_000_000);
-        let document = Document::parse(five_megabytes).unwrap();
-        assert_eq!(document.root.get("a").unwrap().strings().count(), 90_000);
-        assert_eq!(
-            Document::parse(" ".repeat(MAX_BYTES + 1)).unwrap_err(),
-            SyntaxError::TooLarge(MAX_BYTES + 1)
-        );
-    }
-
-    #[test]
-    fn bytes_that_are_no_text() {
-        assert_eq!(
-            Document::parse_bytes(b"{\"a\xff\": 1}".to_vec()).unwrap_err(),
-            SyntaxError::NotUtf8(3)
-        );
     }
 }

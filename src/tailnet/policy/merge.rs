@@ -263,11 +263,20 @@ fn owners(text: &str, tags: &BTreeSet<String>, mark: Option<&str>) -> Result<Str
     }
     inserts.retain(|_, items| !items.is_empty());
     for tag in tags {
-        if let Some(member) = member(tag)
-            && !ours::is_list_of(&member.value, &[OPERATOR_TAG])
-        {
+        let Some(member) = member(tag) else { continue };
+        if member.value.as_array().is_none() {
             edits.replace(member.value.span.clone(), owned.clone());
+        } else if !member.value.strings().any(|owner| owner == OPERATOR_TAG) {
+            // Other owners stay; whether they may is the check's to say.
+            let first = BTreeMap::from([(0, vec![format!("\"{OPERATOR_TAG}\"")])]);
+            edit::insert(&document, &member.value, &first, &mut edits);
         }
+    }
+    // Files that earlier versions made let the operator's client pose as the brain.
+    if let Some(brain) = member(BRAIN_TAG)
+        && ours::is_list_of(&brain.value, &["autogroup:admin", OPERATOR_TAG])
+    {
+        edit::remove(&document, &brain.value, &[1].into(), &mut edits);
     }
     if !inserts.is_empty() {
         put(&document, "tagOwners", true, inserts, &mut edits)?;

@@ -252,11 +252,14 @@ fn rotate_brain_key() -> Vec<Run> {
 }
 
 fn diagnose() -> Vec<Run> {
-    vec![Run {
-        given: settled,
-        arguments: |_, customer| words(&format!("diagnose {customer}")),
-        code: 0,
-    }]
+    // Of a host that says nothing, EC2's status checks are read as well.
+    [settled, silent]
+        .map(|given| Run {
+            given,
+            arguments: |_, customer| words(&format!("diagnose {customer}")),
+            code: 0,
+        })
+        .into()
 }
 
 fn launch() -> Vec<Run> {
@@ -469,6 +472,9 @@ pub type Runs = (&'static str, fn() -> Vec<Run>);
 
 /// Every command that needs permissions, in the ways that together make every call it can make.
 pub const RUNS: &[Runs] = &[
+    ("doctor", doctor),
+    ("ssh", ssh),
+    ("logs", logs),
     ("onboard", onboard),
     ("smoke", smoke),
     ("offboard", offboard),
@@ -523,6 +529,34 @@ fn tailnet_devices() -> Vec<Run> {
     vec![Run {
         given: settled,
         arguments: |_, customer| words(&format!("tailnet devices {customer}")),
+        code: 0,
+    }]
+}
+
+fn doctor() -> Vec<Run> {
+    vec![Run {
+        given: |trial, customer| {
+            settled(trial, customer);
+            trial.done(&["tailnet", "apply", "--yes"]);
+        },
+        arguments: |_, _| words("doctor"),
+        code: 0,
+    }]
+}
+
+/// There is no way into a host of the sandbox from here, which is found after everything that AWS is asked.
+fn ssh() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("ssh {customer} --dry-run")),
+        code: 3,
+    }]
+}
+
+fn logs() -> Vec<Run> {
+    vec![Run {
+        given: settled,
+        arguments: |_, customer| words(&format!("logs {customer}")),
         code: 0,
     }]
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::http::{Options, Server};
 use m8trx::customer::CustomerId;
 use m8trx::tailnet::keys::NewKey;
-use m8trx::tailnet::{self, TailnetError, TailnetSettings};
-
-use crate::http::{Options, Server};
+use m8trx::tailnet::policy_file::Verdict;
+use m8trx::tailnet::{self, OAuthClient, TailnetError, TailnetSettings};
 
 const TAG: &str = "tag:m8trx-cust-acme";
 
@@ -32,8 +32,11 @@ impl Api {
         let url = format!("http://{}", server.address());
         let client = tailnet::Tailnet::new(TailnetSettings {
             api_url: url.parse().unwrap(),
-            client_id: sandbox.client().id.clone(),
-            client_secret: sandbox.client().secret.clone(),
+            client: OAuthClient {
+                id: sandbox.client().id.clone(),
+                secret: sandbox.client().secret.clone(),
+            },
+            policy_client: None,
             tailnet: "-".to_owned(),
             answer_timeout: Duration::from_secs(10),
         });
@@ -186,7 +189,10 @@ async fn tags_are_the_policy_files_to_give() {
         file.text.replace("\"tag:m8trx-team\"", &line)
     };
     let text = with("[\"autogroup:admin\"]");
-    assert!(api.client.validate_policy(&text).await.unwrap().is_none());
+    assert_eq!(
+        api.client.validate_policy(&text).await.unwrap(),
+        Verdict::Taken
+    );
     let once = api.client.set_policy(&text, &file.etag).await.unwrap();
     assert!(matches!(
         api.client.set_policy(&text, &file.etag).await.unwrap_err(),
@@ -201,12 +207,10 @@ async fn tags_are_the_policy_files_to_give() {
     let undefined = file
         .text
         .replace("tag:m8trx-brain\"]", "tag:m8trx-cust-x\"]");
-    let refusal = api
-        .client
-        .validate_policy(&undefined)
-        .await
-        .unwrap()
-        .unwrap();
+    let verdict = api.client.validate_policy(&undefined).await.unwrap();
+    let Verdict::Refused(refusal) = verdict else {
+        panic!("{verdict:?}");
+    };
     assert_eq!(refusal.message, "tag not found: \"tag:m8trx-cust-x\"");
     let now = api.client.policy_file().await.unwrap();
     let error = api

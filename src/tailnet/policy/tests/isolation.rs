@@ -451,18 +451,62 @@ fn tags_nobody_owns_routes_and_funnel() {
             .iter()
             .any(|finding| finding.what.contains("is no tag"))
     );
-    let claimed = generate::policy(&tags(&["acme"])).replacen(
-        "\"tag:m8trx-team\": [\"autogroup:admin\"]",
-        "\"tag:m8trx-team\": [\"autogroup:member\"]",
-        1,
-    );
-    let report = checked(&claimed);
-    assert_eq!((report.violations.len(), report.notes.len()), (0, 1));
-    assert!(
-        report.notes[0]
-            .what
-            .contains("everybody reaches what tag:m8trx-team reaches")
-    );
+    // Whoever may become the team or the brain, directly or through tags and groups, is inside every customer's wall.
+    for (tag, owners, more, words) in [
+        (
+            "team",
+            r#"["autogroup:member"]"#,
+            "",
+            "autogroup:member may give a device tag:m8trx-team",
+        ),
+        (
+            "team",
+            r#"["o@evil.com"]"#,
+            "",
+            "o@evil.com may give a device tag:m8trx-team",
+        ),
+        (
+            "team",
+            r#"["autogroup:it-admin"]"#,
+            "",
+            "autogroup:it-admin may give a device tag:m8trx-team",
+        ),
+        (
+            "team",
+            r#"["group:x"]"#,
+            "",
+            "group:x may give a device tag:m8trx-team",
+        ),
+        (
+            "team",
+            r#"["tag:ci"]"#,
+            r#""tag:ci": ["autogroup:member"],"#,
+            "tag:ci (that is autogroup:member) may give a device tag:m8trx-team",
+        ),
+        (
+            "brain",
+            r#"["tag:ci"]"#,
+            r#""tag:ci": ["*"],"#,
+            "tag:ci (that is *) may give a device tag:m8trx-brain",
+        ),
+        (
+            "brain",
+            r#"["autogroup:admin", "tag:m8trx-operator"]"#,
+            "",
+            "tag:m8trx-operator (that is autogroup:admin) may give a device tag:m8trx-brain",
+        ),
+    ] {
+        let claimed = generate::policy(&tags(&["acme"])).replacen(
+            &format!("\"tag:m8trx-{tag}\": [\"autogroup:admin\"]"),
+            &format!("{more} \"tag:m8trx-{tag}\": {owners}"),
+            1,
+        );
+        let report = checked(&claimed);
+        assert_eq!(report.violations.len(), 1, "{:?}", report.violations);
+        assert_eq!(report.violations[0].kind, Kind::TagClaimable);
+        let what = &report.violations[0].what;
+        assert!(what.contains(words), "{what}");
+    }
 
     let rule = r#"{"src": [], "dst": [], "ip": []}"#;
     for (more, kind) in [

@@ -20,7 +20,7 @@ const HAND_WRITTEN: &str = r#"// Ours since 2021. Ask in #network before you tou
 
 	"tagOwners": {
 		"tag:db": ["group:sre"], // postgres
-		"tag:m8trx-brain": ["group:sre"]
+		"tag:m8trx-brain": ["autogroup:network-admin"]
 	},
 
 	"acls": [

@@ -91,8 +91,11 @@ pub(super) fn run(arguments: &[String]) -> i32 {
     match result {
         Ok(()) => 0,
         Err(text) => {
+            // A command line that is not understood has an exit code of its own.
+            let usage = ["flag ", "invalid value ", "invalid boolean value "];
+            let usage = usage.iter().any(|start| text.starts_with(start));
             err(text);
-            1
+            if usage { 2 } else { 1 }
         }
     }
 }
@@ -224,10 +227,13 @@ fn status(arguments: &[String]) -> i32 {
         Some(_) => "Stopped",
     };
     if as_json {
-        let this = membership.as_ref().map(|membership| {
-            json!({"ID": membership.node_id, "HostName": membership.hostname, "TailscaleIPs": [membership.ip],
-                   "Tags": membership.tags, "Online": membership.up})
-        });
+        let this = match &membership {
+            Some(membership) => {
+                json!({"ID": membership.node_id, "HostName": membership.hostname, "TailscaleIPs": [membership.ip],
+                       "Tags": membership.tags, "Online": membership.up})
+            }
+            None => json!({"ID": "", "Online": false}),
+        };
         let ips = membership
             .as_ref()
             .map(|membership| vec![membership.ip.clone()]);
@@ -262,8 +268,8 @@ fn status(arguments: &[String]) -> i32 {
 }
 
 fn ip(arguments: &[String]) -> Result<(), String> {
-    let membership = Membership::read().filter(|membership| membership.up);
-    let membership = membership.ok_or("no current Tailscale IPs; state: NeedsLogin")?;
+    // A host that is down keeps its address.
+    let membership = Membership::read().ok_or("no current Tailscale IPs; state: NeedsLogin")?;
     if arguments
         .iter()
         .any(|argument| matches!(argument.as_str(), "-6" | "--6"))
