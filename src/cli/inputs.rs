@@ -32,7 +32,7 @@ pub(super) struct Given {
 impl Given {
     pub(super) fn read(settings: &Settings) -> Result<Self, Failure> {
         let tailscale_key = match &settings.tailscale_key_file {
-            Some(file) => Some(read_secret(
+            Some(file) => Some(secret_from(
                 file,
                 "Tailscale auth key",
                 TailscaleAuthKey::parse,
@@ -40,7 +40,7 @@ impl Given {
             None => None,
         };
         let brain_key = match &settings.brain.key_file {
-            Some(file) => Some(read_secret(file, "brain key", BrainKey::parse)?),
+            Some(file) => Some(secret_from(file, "brain key", BrainKey::parse)?),
             None => None,
         };
         Ok(Self {
@@ -75,15 +75,19 @@ pub(super) fn admin_token(settings: &Settings) -> Result<Option<SecretString>, F
         .brain
         .admin_token_file
         .as_ref()
-        .map(|file| {
-            let token = |text: &str| Ok::<_, Infallible>(SecretString::from(text));
-            read_secret(file, "brain's admin token", token)
-        })
+        .map(|file| read_secret(file, "brain's admin token"))
         .transpose()
 }
 
+/// Reads a secret that has no type of its own.
+pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
+    secret_from(file, what, |text| {
+        Ok::<_, Infallible>(SecretString::from(text))
+    })
+}
+
 /// Reads a secret from a file, or from standard input for `-`, into its type; at most 64 KiB.
-pub(super) fn read_secret<T, E: std::error::Error + 'static>(
+pub(in crate::cli) fn secret_from<T, E: std::error::Error + 'static>(
     file: &Path,
     what: &str,
     parse: impl FnOnce(&str) -> Result<T, E>,

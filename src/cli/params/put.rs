@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::cli::execution::{Order, Subject, check_may_go_on};
-use crate::cli::inputs::read_secret;
+use crate::cli::inputs::secret_from;
 use crate::cli::onboarding::stdout_failed;
 use crate::cli::target::Target;
 use crate::parameter::{ParameterId, Value};
@@ -135,7 +135,7 @@ async fn value(args: &PutArgs, terminal: &Terminal) -> Result<Value, Failure> {
     let parsed = id.clone();
     let parse = move |text: &str| parsed.value(text);
     if let Some(file) = &args.file {
-        return read_secret(file, id.what(), |text| parse(text).map_err(Unusable));
+        return secret_from(file, id.what(), |text| parse(text).map_err(Unusable));
     }
     let question = capitalised(id.what());
     if matches!(id, ParameterId::BrainUrl) {
