@@ -280,7 +280,7 @@ async fn confirm(args: &OffboardArgs, aws: &Aws, terminal: &Terminal) -> Result<
         "Type {} to remove all of it from account {}, {}",
         args.customer, aws.account, aws.region
     );
-    terminal.input(&question, None, parse).await
+    terminal.parsed(&question, None, parse).await
 }
 
 fn finish(done: Offboarded, result: &mut Document, terminal: &Terminal) -> Result<(), Failure> {

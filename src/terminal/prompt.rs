@@ -57,7 +57,7 @@ impl Terminal {
                 text::foreign(other, 40)
             )),
         };
-        self.input(&format!("{question} [y/n]"), None, parse).await
+        self.parsed(&format!("{question} [y/n]"), None, parse).await
     }
 
     /// [`Self::confirm`] where a person is there to ask; a no ends the command.
@@ -71,8 +71,19 @@ impl Terminal {
         Ok(())
     }
 
-    /// A line of text that `parse` accepts, with a suggestion where there is one.
-    pub async fn input<T: Send + 'static>(
+    /// A line of text that `check` accepts, with a suggestion where there is one.
+    pub async fn input(
+        &self,
+        question: &str,
+        suggestion: Option<String>,
+        check: impl Fn(&str) -> Result<(), String> + Send + 'static,
+    ) -> Result<String, Failure> {
+        let parse = move |text: &str| check(text).map(|()| text.to_owned());
+        self.parsed(question, suggestion, parse).await
+    }
+
+    /// A line of text as what `parse` makes of it, with a suggestion where there is one.
+    pub async fn parsed<T: Send + 'static>(
         &self,
         question: &str,
         suggestion: Option<String>,

@@ -139,7 +139,7 @@ async fn value(args: &PutArgs, terminal: &Terminal) -> Result<Value, Failure> {
     }
     let question = capitalised(id.what());
     if matches!(id, ParameterId::BrainUrl) {
-        return terminal.input(&question, None, parse).await;
+        return terminal.parsed(&question, None, parse).await;
     }
     let question = format!("{question} (hidden)");
     let value = terminal.secret(&question, false, parse).await?;
