@@ -85,6 +85,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("brain.database_url", None, None, "the same in the configuration file itself, which must be yours alone then"),
     setting("tailscale.client_id", Some("M8TRX_TAILSCALE_CLIENT_ID"), None, "id of the OAuth client"),
     setting("tailscale.client_secret_file", Some("M8TRX_TAILSCALE_CLIENT_SECRET_FILE"), None, "file with its secret"),
+    setting("tailscale.policy.client_id", Some("M8TRX_TAILSCALE_POLICY_CLIENT_ID"), None, "id of another OAuth client, for the policy file alone"),
+    setting("tailscale.policy.client_secret_file", Some("M8TRX_TAILSCALE_POLICY_CLIENT_SECRET_FILE"), None, "file with its secret"),
     setting("tailscale.tailnet", Some("M8TRX_TAILSCALE_TAILNET"), Some("-"), "the tailnet; - is the client's own"),
     setting("tailscale.api_url", Some("M8TRX_TAILSCALE_API_URL"), Some("https://api.tailscale.com"), "Tailscale's API"),
     setting("tailscale.auth_key_file", Some("M8TRX_TAILSCALE_KEY_FILE"), None, "file with a Tailscale auth key, where no OAuth client mints them"),
@@ -109,11 +111,7 @@ pub fn settings(flags: &Flags, environment: Environment<'_>) -> Result<Vec<Shown
         None => (PathBuf::new(), Table::new()),
     };
     let mut in_file: Vec<(String, &Value)> = Vec::new();
-    for (section, value) in &table {
-        for (key, value) in value.as_table().into_iter().flatten() {
-            in_file.push((format!("{section}.{key}"), value));
-        }
-    }
+    leaves("", &table, &mut in_file);
     let mut shown: Vec<Shown> = SETTINGS
         .iter()
         .map(|setting| {
@@ -144,6 +142,21 @@ pub fn settings(flags: &Flags, environment: Environment<'_>) -> Result<Vec<Shown
         }
     }
     Ok(shown)
+}
+
+/// Every value of a table, by its place.
+fn leaves<'t>(place: &str, table: &'t Table, found: &mut Vec<(String, &'t Value)>) {
+    for (key, value) in table {
+        let key = if place.is_empty() {
+            key.clone()
+        } else {
+            format!("{place}.{key}")
+        };
+        match value {
+            Value::Table(below) => leaves(&key, below, found),
+            value => found.push((key, value)),
+        }
+    }
 }
 
 fn of(

@@ -57,7 +57,7 @@ pub(super) async fn examine(
             CLIENT,
             format!(
                 "the OAuth client {} works: it reads the policy file, devices and auth keys",
-                tailnet.client_id()
+                tailnet.client_ids().join(" and ")
             ),
         ));
     }
