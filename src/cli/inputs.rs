@@ -184,7 +184,7 @@ pub(super) async fn brain_url(
         suggestion if terminal.interactive => {
             let parse = |text: &str| text.parse::<BrainUrl>().map_err(|e| e.to_string());
             terminal
-                .input(
+                .parsed(
                     "The brain's URL",
                     suggestion.as_ref().map(ToString::to_string),
                     parse,
