@@ -1,7 +1,9 @@
 //! Small pieces of text.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use console::measure_text_width;
 use jiff::SignedDuration;
 
 /// How long something is ago or to come, in its largest unit: `12 s`, `5 min`, `3 h`, `12 d`. What is negative is `0 s`.
@@ -52,9 +54,83 @@ pub fn foreign(text: &str, longest: usize) -> String {
     shown
 }
 
+/// Text from elsewhere that is one line of ours, however long: nothing in it begins another line.
+pub fn one_line(text: &str) -> String {
+    foreign(text, usize::MAX)
+}
+
+/// The filter that everything passes on its way to a person: what would move the cursor, change the screen or the order of
+/// characters is written out. Lines and tabs stay.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let passes = |c: char| matches!(c, '\n' | '\t') || !(c.is_control() || is_invisible(c));
+    if text.chars().all(passes) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if passes(character) {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_debug());
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A JSON document whose strings hold nothing that a terminal would act on; it means the same.
+pub fn visible_json(document: &str) -> String {
+    let mut shown = String::with_capacity(document.len());
+    for character in document.chars() {
+        if character.is_control() || is_invisible(character) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Breaks lines that are longer than `width` between words; what follows is indented a little deeper than its line. A word
+/// that is longer than a line stays whole: it may be there to be copied.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        wrap_line(line, width, indent + 2, &mut lines);
+    }
+    lines.join("\n")
+}
+
+/// [`wrap`] with what follows below column `indent`.
+pub fn wrap_below(line: &str, width: usize, indent: usize) -> String {
+    let mut lines = Vec::new();
+    wrap_line(line, width, indent, &mut lines);
+    lines.join("\n")
+}
+
+fn wrap_line(line: &str, width: usize, indent: usize, lines: &mut Vec<String>) {
+    if measure_text_width(line) <= width || indent + 10 > width {
+        lines.push(line.to_owned());
+        return;
+    }
+    let start = line.len() - line.trim_start_matches(' ').len();
+    let mut current = line[..start].to_owned();
+    let mut has_word = false;
+    for word in line[start..].split_inclusive(' ') {
+        let fits = measure_text_width(&current) + measure_text_width(word.trim_end()) <= width;
+        if has_word && !fits {
+            lines.push(current.trim_end().to_owned());
+            current = " ".repeat(indent);
+        }
+        current.push_str(word);
+        has_word = true;
+    }
+    lines.push(current.trim_end().to_owned());
+}
+
 /// Characters that move or hide others on the screen: marks of direction, separators of lines, joiners.
 fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A duration for people: `850 ms`, `12 s`, `1 min 5 s`, `15 min`.
@@ -140,6 +216,52 @@ mod tests {
         );
         assert_eq!(foreign("ééééé", 3), "ééé…");
         assert_eq!(foreign("key tskey-auth-kA-b", 50), "key tskey-****");
+    }
+
+    #[test]
+    fn nothing_that_moves_the_terminal_passes() {
+        for (from, to) in [
+            ("plain: ü 漢 ✓\n\tnext", "plain: ü 漢 ✓\n\tnext"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("a\rb\u{8}\u{9b}2Jc\u{7f}", "a\\rb\\u{8}\\u{9b}2Jc\\u{7f}"),
+            (
+                "\u{202e}evil\u{2066}\u{61c}",
+                "\\u{202e}evil\\u{2066}\\u{61c}",
+            ),
+        ] {
+            assert_eq!(visible(from), to);
+        }
+        let document = serde_json::json!({"hostname": "a\u{9b}2J\u{202e}\u{1b}\n"});
+        let shown = visible_json(&document.to_string());
+        assert_eq!(shown, r#"{"hostname":"a\u009b2J\u202e\u001b\n"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            document
+        );
+    }
+
+    #[test]
+    fn lines_break_between_words_only() {
+        assert_eq!(
+            wrap("hint: run the same command again\n  short", 20),
+            "hint: run the same\n  command again\n  short"
+        );
+        assert_eq!(
+            wrap("    because: a-word-that-is-longer-than-a-line follows", 24),
+            "    because:\n      a-word-that-is-longer-than-a-line\n      follows"
+        );
+        assert_eq!(
+            wrap_below("✓ name  a detail of words", 18, 8),
+            "✓ name  a detail\n        of words"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn wrapping_loses_no_word(text in "[a-zé ]{0,80}( [a-z]{1,40}){0,9}", width in 1usize..90) {
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            proptest::prop_assert_eq!(words(&wrap(&text, width)), words(&text));
+        }
     }
 
     #[test]

@@ -142,6 +142,20 @@ impl AwsError {
         }
     }
 
+    /// Whether AWS itself said no, rather than not being able to answer.
+    pub fn is_refusal(&self) -> bool {
+        const ITS_OWN: [&str; 7] = [
+            "InternalError",
+            "InternalFailure",
+            "InternalServerError",
+            "ServiceFailure",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "Unavailable",
+        ];
+        self.code().is_some_and(|code| !ITS_OWN.contains(&code))
+    }
+
     /// The words AWS answered with, if it answered.
     pub fn message(&self) -> Option<&str> {
         match &*self.failure {

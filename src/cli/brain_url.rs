@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::Global;
 use super::execution::{Order, Subject, check_may_go_on, step_failure};
-use super::inputs::unusable_brain;
 use super::onboarding::stdout_failed;
 use super::target::Target;
 use crate::aws::Aws;
@@ -216,8 +215,8 @@ async fn set(
 ) -> Result<(), Failure> {
     let aws = target.aws(terminal).await?;
     let brain = Brain::new(url.clone());
-    brain.probe().await.map_err(unusable_brain)?;
-    brain.identify().await.map_err(unusable_brain)?;
+    brain.probe().await?;
+    brain.identify().await?;
     terminal.say(format!("A brain answers at {url}"));
     let before = aws.parameter(BRAIN_URL_PARAMETER).await?;
     let before = before.map(|before| before.value.expose_secret().to_owned());
@@ -252,7 +251,7 @@ async fn set(
         command: "brain-url-set",
         subject,
         dry_run: args.dry_run,
-        ask: Some(false),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out(&Plan::part(steps)?).await? else {

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Global;
-use super::execution::step_failure;
 use super::inputs::brain_url;
 use super::onboarding::stdout_failed;
 use super::target::Target;
@@ -19,7 +18,6 @@ use crate::brain::summary::Tally;
 use crate::brain::{Brain, BrainError};
 use crate::config::parse_ago;
 use crate::customer::CustomerId;
-use crate::plan::StepError;
 use crate::secret::{BrainKey, ExposeSecret as _, SecretString};
 use crate::terminal::events_text::{EventLine, EventsDocument, masked, summary_text};
 use crate::terminal::failure::{Failure, Kind};
@@ -173,17 +171,13 @@ pub async fn run(args: &EventsArgs, global: &Global, terminal: &Terminal) -> Res
     result
 }
 
-fn brain_failure(error: BrainError) -> Failure {
-    step_failure(StepError::Brain(error))
-}
-
 async fn show(args: &EventsArgs, target: &Target, terminal: &Terminal) -> Result<(), Failure> {
     let mut source = Source::open(&args.customer, target, terminal).await?;
     let ago = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
     let since = Timestamp::now()
         .checked_sub(ago)
         .unwrap_or(Timestamp::UNIX_EPOCH);
-    let feed = source.read(args, since).await.map_err(brain_failure)?;
+    let feed = source.read(args, since).await?;
     if args.follow {
         return follow(args, source, feed, since, terminal).await;
     }
@@ -271,7 +265,7 @@ async fn follow(
                     away = true;
                 }
             }
-            Err(error) => return Err(brain_failure(error)),
+            Err(error) => return Err(error.into()),
         }
         // A host whose clock is ahead must not hide what comes after.
         let known = newest.min(Timestamp::now());

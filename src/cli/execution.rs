@@ -6,16 +6,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Global;
+pub(super) use super::failure::{failed, step_failure};
 use super::onboarding::stdout_failed;
 use crate::aws::Aws;
-use crate::brain::BrainError;
 use crate::customer::CustomerId;
 use crate::plan::event::PlannedStep;
 use crate::plan::journal::{self, Journal};
 use crate::plan::runner::millis;
-use crate::plan::{
-    Event, Events, InvalidPlan, Observation, Outcome, Plan, RunReport, Step, StepError, StepReport,
-};
+use crate::plan::{Event, Events, Observation, Outcome, Plan, RunReport, Step, StepReport};
 use crate::steps::Context;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
@@ -56,8 +54,8 @@ pub(super) struct Order<'o> {
     pub(super) subject: Subject,
     /// Only show the plan.
     pub(super) dry_run: bool,
-    /// What Enter means when it is asked whether to go on; `None` where nothing is changed and nothing asked.
-    pub(super) ask: Option<bool>,
+    /// Whether it is asked before anything is changed.
+    pub(super) asks: bool,
     pub(super) terminal: &'o Terminal,
 }
 
@@ -91,15 +89,8 @@ impl Order<'_> {
         }
         terminal.say("");
         terminal.say(document.to_string());
-        if let Some(default) = self.ask
-            && document.changes() > 0
-            && terminal.interactive
-            && !terminal.confirm("Go on?", default).await?
-        {
-            return Err(Failure::words(
-                Kind::Interrupted,
-                "not gone on with; nothing was changed",
-            ));
+        if self.asks && document.changes() > 0 {
+            terminal.agree("Go on?").await?;
         }
         let report = execute_about(self.command, plan, observed, subject, terminal).await;
         match report.failure {
@@ -153,28 +144,15 @@ impl StepLine {
     }
 }
 
-/// Why a run ended early.
-pub(super) fn failed(step: &str, error: StepError) -> Failure {
-    match error {
-        StepError::Interrupted => {
-            Failure::words(Kind::Interrupted, format!("interrupted at {step}"))
-        }
-        error => step_failure(error).within(format!("{step} failed")),
-    }
-}
-
 /// What a run that failed made before.
 pub(super) fn tell_what_is_kept(steps: &[StepReport], terminal: &Terminal) {
-    let made: Vec<String> = steps
+    let made: Vec<&str> = steps
         .iter()
         .filter(|step| !matches!(step.outcome, Outcome::Unchanged(_)))
-        .map(|step| format!("{}: {}", step.name, step.outcome.detail()))
+        .map(|step| step.name)
         .collect();
     if !made.is_empty() {
-        terminal.say("What exists by now is kept:");
-        for line in made {
-            terminal.say(format!("  {line}"));
-        }
+        terminal.say(format!("What exists by now is kept: {}", made.join(", ")));
     }
 }
 
@@ -293,83 +271,5 @@ fn open_journal(command: &str, subject: &Subject, terminal: &Terminal) -> Option
             terminal.warn(format!("no journal is kept: {}: {e}", directory.display()));
             None
         }
-    }
-}
-
-/// A mistake in this program, which its tests are there to find.
-impl From<InvalidPlan> for Failure {
-    fn from(error: InvalidPlan) -> Self {
-        Self::new(Kind::Other, &error).within("the steps have no order")
-    }
-}
-
-/// A step's error with its exit code, its evidence and what to do.
-pub(super) fn step_failure(error: StepError) -> Failure {
-    match error {
-        StepError::Aws(error) => error.into(),
-        StepError::Brain(error) => {
-            let kind = match &error {
-                BrainError::Unreachable { .. }
-                | BrainError::Page { .. }
-                | BrainError::TooLong { .. }
-                | BrainError::KeyLost { .. }
-                | BrainError::Mint { .. }
-                | BrainError::NoAnswer(_)
-                | BrainError::Database(_)
-                | BrainError::DatabaseAway(_) => Kind::Other,
-                BrainError::NoEventsRoute { .. } | BrainError::NoKeysRoute { .. } => {
-                    Kind::Precondition
-                }
-                _ => Kind::Refused,
-            };
-            Failure::new(kind, &error).maybe_hint(error.hint())
-        }
-        StepError::Tailnet(error) => error.into(),
-        StepError::Lock(error) => error.into(),
-        StepError::Secret(error) => Failure::new(Kind::Precondition, &error),
-        StepError::Precondition { problem, hint } => {
-            Failure::words(Kind::Precondition, problem).hint(hint)
-        }
-        StepError::LaunchRefused { diagnosis, .. } => {
-            Failure::words(Kind::Refused, diagnosis.to_string()).diagnosed(*diagnosis)
-        }
-        StepError::HostFailed(diagnosis) => {
-            Failure::words(Kind::HostFailed, diagnosis.to_string()).diagnosed(*diagnosis)
-        }
-        error @ StepError::NoHeartbeat { .. } => {
-            let shown = Failure::new(Kind::NoHeartbeat, &error);
-            let StepError::NoHeartbeat { diagnosis, .. } = error else {
-                return shown;
-            };
-            shown.diagnosed(*diagnosis)
-        }
-        error @ StepError::NoToolCall { .. } => Failure::new(Kind::NoHeartbeat, &error).hint(
-            "the events come from software that others install on the host: start an agent there while the command waits, or leave --expect-tool-call out",
-        ),
-        error @ StepError::UrlNotFollowed { .. } => {
-            let evidence = match &error {
-                StepError::UrlNotFollowed { missing, .. } => missing.clone(),
-                _ => Vec::new(),
-            };
-            let mut failure = Failure::new(Kind::NoHeartbeat, &error).hint(
-                "the URL is stored, and hosts read it when a beat to the old brain fails: while that one answers they keep to it. `m8trx brain-url get --hosts` shows who has followed",
-            );
-            failure.evidence = evidence;
-            failure
-        }
-        error @ StepError::OtherHost { .. } => Failure::new(Kind::Other, &error).hint(
-            "another machine reports with this customer's key: find it by that name, and mint a new key",
-        ),
-        ref error @ StepError::Device { ref fix, .. } => Failure::new(Kind::Refused, error).hint(
-            format!("{fix}; then run the same command again: the host is kept"),
-        ),
-        error @ StepError::KeyNotFollowed {
-            old_key_revoked, ..
-        } => Failure::new(Kind::NoHeartbeat, &error).hint(if old_key_revoked {
-            "the new key is stored and the old one is revoked: on the host, `journalctl -u m8trx-brain-heartbeat` says in one line why it does not beat"
-        } else {
-            "both keys are valid, so nothing is lost: run the same command again to go on waiting. A host that does not say which key it uses takes the new one when the old one is refused: --revoke-at-once"
-        }),
-        StepError::Interrupted => Failure::words(Kind::Interrupted, "interrupted"),
     }
 }

@@ -1,13 +1,16 @@
 //! What an onboarding needs to know before it begins: read from files, found in AWS, or asked for.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Read as _;
 use std::path::Path;
+
+use secrecy::zeroize::Zeroizing;
 
 use crate::aws::Aws;
 use crate::brain::client::KeyCheck;
 use crate::brain::mint::DEFAULT_MINT_COMMAND;
-use crate::brain::{Brain, BrainError, BrainUrl};
+use crate::brain::{Brain, BrainUrl};
 use crate::config::Settings;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::plan::Observation;
@@ -29,16 +32,15 @@ pub(super) struct Given {
 impl Given {
     pub(super) fn read(settings: &Settings) -> Result<Self, Failure> {
         let tailscale_key = match &settings.tailscale_key_file {
-            Some(file) => Some(tailscale_key(file)?),
+            Some(file) => Some(secret_from(
+                file,
+                "Tailscale auth key",
+                TailscaleAuthKey::parse,
+            )?),
             None => None,
         };
         let brain_key = match &settings.brain.key_file {
-            Some(file) => {
-                let text = read_secret(file, "brain key")?;
-                Some(BrainKey::parse(text.expose_secret()).map_err(|e| {
-                    Failure::new(Kind::Precondition, &e).within(file.display().to_string())
-                })?)
-            }
+            Some(file) => Some(secret_from(file, "brain key", BrainKey::parse)?),
             None => None,
         };
         Ok(Self {
@@ -77,22 +79,29 @@ pub(super) fn admin_token(settings: &Settings) -> Result<Option<SecretString>, F
         .transpose()
 }
 
-fn tailscale_key(file: &Path) -> Result<TailscaleAuthKey, Failure> {
-    let text = read_secret(file, "Tailscale auth key")?;
-    TailscaleAuthKey::parse(text.expose_secret())
-        .map_err(|e| Failure::new(Kind::Precondition, &e).within(file.display().to_string()))
+/// Reads a secret that has no type of its own.
+pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
+    secret_from(file, what, |text| {
+        Ok::<_, Infallible>(SecretString::from(text))
+    })
 }
 
-/// Reads a secret from a file, or from standard input for `-`; at most 64 KiB.
-pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failure> {
-    const MOST: u64 = 64 * 1024;
+/// Reads a secret from a file, or from standard input for `-`, into its type; at most 64 KiB.
+pub(in crate::cli) fn secret_from<T, E: std::error::Error + 'static>(
+    file: &Path,
+    what: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Failure> {
+    const MOST: usize = 64 * 1024;
     let unreadable = |e: std::io::Error| {
         Failure::words(
             Kind::Precondition,
             format!("the {what} cannot be read from {}: {e}", file.display()),
         )
     };
-    let mut text = String::new();
+    // The room is made at once: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MOST));
+    let most = MOST as u64;
     if file != Path::new("-")
         && let Err(problem @ secret_file::Problem::Open(_)) = secret_file::check(file)
     {
@@ -103,12 +112,13 @@ pub(super) fn read_secret(file: &Path, what: &str) -> Result<SecretString, Failu
         .hint(secret_file::remedy(file)));
     }
     if file == Path::new("-") {
-        std::io::stdin().take(MOST).read_to_string(&mut text)
+        std::io::stdin().take(most).read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MOST).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text))
     }
     .map_err(unreadable)?;
-    Ok(text.trim().to_owned().into())
+    parse(text.trim())
+        .map_err(|e| Failure::new(Kind::Precondition, &e).within(file.display().to_string()))
 }
 
 /// The stored URL of the brain, where one is stored.
@@ -141,7 +151,7 @@ pub(super) async fn stored_brain(aws: &Aws, terminal: &Terminal) -> Result<Brain
 /// A brain of which it is known that it answers.
 pub(super) async fn answering(url: BrainUrl, terminal: &Terminal) -> Result<Brain, Failure> {
     let brain = Brain::new(url);
-    brain.probe().await.map_err(unusable_brain)?;
+    brain.probe().await?;
     terminal.say(format!("Brain at {} answers", brain.url()));
     Ok(brain)
 }
@@ -172,20 +182,14 @@ pub(super) async fn brain_url(
             Ok(url.clone())
         }
         suggestion if terminal.interactive => {
-            let check = |text: &str| {
-                text.parse::<BrainUrl>()
-                    .map(drop)
-                    .map_err(|e| e.to_string())
-            };
-            let text = terminal
-                .input(
+            let parse = |text: &str| text.parse::<BrainUrl>().map_err(|e| e.to_string());
+            terminal
+                .parsed(
                     "The brain's URL",
                     suggestion.as_ref().map(ToString::to_string),
-                    check,
+                    parse,
                 )
-                .await?;
-            text.parse()
-                .map_err(|e| Failure::new(Kind::Precondition, &e))
+                .await
         }
         _ => Err(Failure::words(
             Kind::Precondition,
@@ -193,10 +197,6 @@ pub(super) async fn brain_url(
         )
         .hint("pass --brain-url http://…, or set `brain.url` in the configuration file")),
     }
-}
-
-pub(super) fn unusable_brain(error: BrainError) -> Failure {
-    Failure::new(Kind::Precondition, &error).maybe_hint(error.hint())
 }
 
 /// Refuses a brain key that was made elsewhere and is no good for this customer, before anything is changed.
@@ -214,14 +214,14 @@ pub(super) async fn check_brain_key(
             "mint one for {customer} where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
         )))
     };
-    match brain.check_key(key).await.map_err(unusable_brain)? {
+    match brain.check_key(key).await? {
         KeyCheck::Refused => refused(format!(
             "the brain at {} refuses the brain key that was given",
             brain.url()
         )),
         KeyCheck::CannotBeAsked => Ok(()),
         // A key sees its own customer's events; without any, the first heartbeat must show it.
-        KeyCheck::Accepted => match brain.customer_of(key).await.map_err(unusable_brain)? {
+        KeyCheck::Accepted => match brain.customer_of(key).await? {
             Some(other) if other != customer.as_str() => refused(format!(
                 "the brain key that was given is of {other}, not of {customer}"
             )),
@@ -249,9 +249,8 @@ pub(super) async fn ask_for_brain_key(
     terminal.say(format!(
         "{customer} needs a brain key. Where the brain runs: node bin/mint-key.js {customer} \"m8trx onboard {customer}\""
     ));
-    let check = |text: &str| BrainKey::parse(text).map(drop).map_err(|e| e.to_string());
-    while let Some(text) = terminal.secret("Brain key (hidden)", false, check).await? {
-        let key = BrainKey::parse(&text).map_err(|e| Failure::new(Kind::Precondition, &e))?;
+    let parse = |text: &str| BrainKey::parse(text).map_err(|e| e.to_string());
+    while let Some(key) = terminal.secret("Brain key (hidden)", false, parse).await? {
         match check_brain_key(&context.brain, customer, &key).await {
             Ok(()) => {
                 context.mint = Some(Mint::Given(key));
@@ -296,15 +295,8 @@ pub(super) async fn give_tailscale_key(
                 ));
                 "Tailscale auth key (hidden)"
             };
-            let check = |text: &str| {
-                TailscaleAuthKey::parse(text)
-                    .map(drop)
-                    .map_err(|e| e.to_string())
-            };
-            let text = terminal.secret(question, can_mint, check).await?;
-            text.map(|text| TailscaleAuthKey::parse(&text))
-                .transpose()
-                .map_err(|e| Failure::new(Kind::Precondition, &e))?
+            let parse = |text: &str| TailscaleAuthKey::parse(text).map_err(|e| e.to_string());
+            terminal.secret(question, can_mint, parse).await?
         }
         None => None,
     };

@@ -111,7 +111,7 @@ async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Resu
         command: "launch",
         subject: Subject::customer(customer, &context.aws),
         dry_run: args.dry_run,
-        ask: Some(true),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out_observed(&plan, &observed).await? else {

@@ -147,7 +147,7 @@ async fn store(
         command: "mint-key",
         subject: Subject::customer(&context.customer, &context.aws),
         dry_run: args.dry_run,
-        ask: Some(true),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out(&plan).await? else {
@@ -224,7 +224,7 @@ async fn dry_run(context: &Arc<Context>, terminal: &Terminal) -> Result<(), Fail
         command: "mint-key",
         subject: Subject::customer(&context.customer, &context.aws),
         dry_run: true,
-        ask: None,
+        asks: false,
         terminal,
     };
     order.carry_out_observed(&plan, &observed).await.map(drop)

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod drill;
 pub mod events;
 mod execution;
+mod failure;
 #[cfg(target_os = "linux")]
 mod fault;
 pub mod help;
@@ -85,7 +86,8 @@ pub struct Global {
     pub sandbox: bool,
     /// Something that goes wrong in the sandbox; can be given more than once.
     #[cfg(target_os = "linux")]
-    #[arg(long = "fault", global = true, value_parser = fault::fault(), value_name = "NAME")]
+    // Shown where a sandbox is started, and nowhere else: it is no option of the real world.
+    #[arg(long = "fault", global = true, hide = true, value_parser = fault::fault(), value_name = "NAME")]
     pub faults: Vec<m8trx_sandbox::Fault>,
     /// AWS profile to take credentials and region from [env: AWS_PROFILE]. Given here, its credentials are used also
     /// where the environment holds keys.
@@ -197,7 +199,7 @@ pub fn main() -> ExitCode {
         loud.clone()
     };
     if cli.global.verbose {
-        tell_calls();
+        log_calls(&terminal);
     }
     #[cfg(target_os = "linux")]
     if let Err(failure) = check_faults(&cli) {
@@ -357,13 +359,14 @@ fn with_runtime(
 }
 
 /// Writes this crate's own debug lines to stderr. The libraries' are left out: they may show what was sent.
-fn tell_calls() {
+fn log_calls(terminal: &Terminal) {
     use tracing_subscriber::filter::filter_fn;
     use tracing_subscriber::prelude::*;
 
+    let terminal = terminal.clone();
     let own = filter_fn(|metadata| metadata.target().starts_with("m8trx"));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(move || terminal.clone())
         .with_ansi(false)
         .with_target(false)
         .without_time()

@@ -267,7 +267,7 @@ async fn confirm(args: &OffboardArgs, aws: &Aws, terminal: &Terminal) -> Result<
         return Ok(());
     }
     let customer = args.customer.clone();
-    let check = move |text: &str| {
+    let parse = move |text: &str| {
         if text == customer.as_str() {
             Ok(())
         } else {
@@ -280,7 +280,7 @@ async fn confirm(args: &OffboardArgs, aws: &Aws, terminal: &Terminal) -> Result<
         "Type {} to remove all of it from account {}, {}",
         args.customer, aws.account, aws.region
     );
-    terminal.input(&question, None, check).await.map(drop)
+    terminal.parsed(&question, None, parse).await
 }
 
 fn finish(done: Offboarded, result: &mut Document, terminal: &Terminal) -> Result<(), Failure> {

@@ -17,8 +17,9 @@ use crate::customer::CustomerId;
 use crate::plan::RunReport;
 use crate::plan::runner::millis;
 use crate::steps::{self, Context};
+use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
-use crate::terminal::{Terminal, text};
+use crate::terminal::text::{self, one_line};
 
 /// Connect a customer: parameters, role, host, up to the host's first heartbeat at the brain.
 ///
@@ -70,7 +71,10 @@ impl fmt::Display for Onboarded {
             write!(
                 f,
                 "{} is connected, and nothing was changed: {} sent a heartbeat at {} (hostname {})",
-                self.customer, self.instance_id, self.heartbeat.ts, self.heartbeat.hostname
+                self.customer,
+                self.instance_id,
+                self.heartbeat.ts,
+                one_line(&self.heartbeat.hostname)
             )
         } else {
             write!(
@@ -79,7 +83,7 @@ impl fmt::Display for Onboarded {
                 self.customer,
                 self.instance_id,
                 self.heartbeat.ts,
-                self.heartbeat.hostname,
+                one_line(&self.heartbeat.hostname),
                 text::duration(Duration::from_millis(self.elapsed_ms))
             )
         }?;
@@ -134,14 +138,8 @@ async fn onboard(args: &OnboardArgs, target: &Target, terminal: &Terminal) -> Re
     }
     terminal.say("");
     terminal.say(document.to_string());
-    if document.changes() > 0 && terminal.interactive {
-        let goes_on = terminal.confirm("Go on?", true).await?;
-        if !goes_on {
-            return Err(Failure::words(
-                Kind::Interrupted,
-                "not gone on with; nothing was changed",
-            ));
-        }
+    if document.changes() > 0 {
+        terminal.agree("Go on?").await?;
     }
     let report = execute("onboard", &plan, &observed, &context, terminal).await;
     finish(args, &context, report, terminal).await

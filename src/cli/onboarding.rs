@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Global;
-use super::inputs::{Given, answering, brain_url, check_brain_key, unusable_brain};
+use super::inputs::{Given, answering, brain_url, check_brain_key};
 use crate::aws::Aws;
 use crate::config::{self, Flags, Settings};
 use crate::customer::CustomerId;
@@ -109,7 +109,11 @@ pub(super) async fn context(
         ..Context::new(customer.clone(), aws, brain)
     };
     // Nothing is made for a host whose heartbeat could then not be read.
-    context.feeds().check().await.map_err(unusable_brain)?;
+    context
+        .feeds()
+        .check()
+        .await
+        .map_err(|error| Failure::new(Kind::Precondition, &error).maybe_hint(error.hint()))?;
     Ok(context)
 }
 

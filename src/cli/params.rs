@@ -65,7 +65,7 @@ fn check_may_reveal(reveal: bool, global: &Global, terminal: &Terminal) -> Resul
 async fn ask_to_reveal(what: &str, terminal: &Terminal) -> Result<(), Failure> {
     if terminal.interactive
         && !terminal
-            .confirm(&format!("Reveal {what} on stdout?"), false)
+            .confirm(&format!("Reveal {what} on stdout?"))
             .await?
     {
         return Err(Failure::words(Kind::Interrupted, "nothing was revealed"));

@@ -164,12 +164,7 @@ async fn rotate(
     {
         terminal.say("An earlier rotation was interrupted: this run finishes it, with the key that is stored.");
     }
-    if terminal.interactive && !terminal.confirm("Go on?", true).await? {
-        return Err(Failure::words(
-            Kind::Interrupted,
-            "not gone on with; nothing was changed",
-        ));
-    }
+    terminal.agree("Go on?").await?;
     let report = execute("rotate-brain-key", &plan, &observed, &context, terminal).await;
     finish(&rotation, report, terminal).await
 }
@@ -191,14 +186,11 @@ async fn ask_for_key(context: &mut Context, terminal: &Terminal) -> Result<(), F
         "{customer} needs a new brain key. Where the brain runs: node bin/mint-key.js {customer} \"{}\"",
         context.key_label
     ));
-    let check = |text: &str| BrainKey::parse(text).map(drop).map_err(|e| e.to_string());
-    if let Some(text) = terminal
-        .secret("New brain key (hidden)", false, check)
-        .await?
-    {
-        let key = BrainKey::parse(&text).map_err(|e| Failure::new(Kind::Precondition, &e))?;
-        context.mint = Some(Mint::Given(key));
-    }
+    let parse = |text: &str| BrainKey::parse(text).map_err(|e| e.to_string());
+    let key = terminal
+        .secret("New brain key (hidden)", false, parse)
+        .await?;
+    context.mint = key.map(Mint::Given);
     Ok(())
 }
 

@@ -466,15 +466,8 @@ async fn rotate(
     for looked in &chosen {
         terminal.say(looked.line().to_string());
     }
-    if terminal.interactive {
-        let question = format!("Replace the Tailscale auth key of {}?", names(&chosen));
-        if !terminal.confirm(&question, true).await? {
-            return Err(Failure::words(
-                Kind::Interrupted,
-                "not gone on with; nothing was changed",
-            ));
-        }
-    }
+    let question = format!("Replace the Tailscale auth key of {}?", names(&chosen));
+    terminal.agree(&question).await?;
     let mut failure = replace(
         &chosen,
         given.as_ref(),

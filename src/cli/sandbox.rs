@@ -9,7 +9,7 @@ use super::target::{start_sandbox, with_faults};
 use crate::config;
 use crate::terminal::failure::{Failure, Kind};
 use crate::terminal::{OutputFormat, Terminal};
-use m8trx_sandbox::SandboxOptions;
+use m8trx_sandbox::{Fault, SandboxOptions};
 
 /// Run the embedded sandbox for other commands, the `aws` command among them.
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ enum SandboxCommand {
         /// How often hosts beat, like `5s`; they look for a new key at every beat then [default: every five minutes].
         #[arg(long, value_name = "DURATION", value_parser = heartbeat_every)]
         heartbeat_every: Option<Duration>,
+        /// Something that goes wrong in the sandbox; can be given more than once, and to any command beside --sandbox.
+        #[arg(long = "fault", value_parser = super::fault::fault(), value_name = "NAME")]
+        faults: Vec<Fault>,
     },
 }
 
@@ -41,11 +44,20 @@ fn heartbeat_every(text: &str) -> Result<Duration, String> {
 
 /// Runs the subcommand.
 pub async fn run(args: &SandboxArgs, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
-    match args.command {
-        SandboxCommand::Up { heartbeat_every } => {
+    match &args.command {
+        SandboxCommand::Up {
+            heartbeat_every,
+            faults,
+        } => {
+            // Given before `sandbox`, it is an option of every command.
+            let faults = if faults.is_empty() {
+                &global.faults
+            } else {
+                faults
+            };
             let options = SandboxOptions {
-                heartbeat_every,
-                ..with_faults(&global.faults, terminal)
+                heartbeat_every: *heartbeat_every,
+                ..with_faults(faults, terminal)
             };
             up(options, terminal).await
         }

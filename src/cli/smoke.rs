@@ -136,16 +136,6 @@ fn cleanup_command(customer: &CustomerId) -> String {
     format!("m8trx smoke --cleanup --customer {customer}")
 }
 
-async fn confirm(terminal: &Terminal) -> Result<(), Failure> {
-    if terminal.interactive && !terminal.confirm("Go on?", true).await? {
-        return Err(Failure::words(
-            Kind::Interrupted,
-            "not gone on with; nothing was changed",
-        ));
-    }
-    Ok(())
-}
-
 async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result<(), Failure> {
     let settings = &target.settings;
     let customer = &args.customer;
@@ -191,7 +181,7 @@ async fn prove(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Result
             " and removed at the end."
         }
     ));
-    confirm(terminal).await?;
+    terminal.agree("Go on?").await?;
 
     let left = Left::default();
     let first = interrupt::begin(customer, args.keep, &left, terminal);
@@ -275,7 +265,7 @@ async fn clean_up(args: &SmokeArgs, target: &Target, terminal: &Terminal) -> Res
             terminal.say(format!("  {item}"));
         }
     }
-    confirm(terminal).await?;
+    terminal.agree("Go on?").await?;
     let left = Left::default();
     interrupt::begin(customer, false, &left, terminal);
     for mark in marks {

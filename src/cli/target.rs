@@ -6,13 +6,10 @@ use std::time::Duration;
 use m8trx_sandbox::{Fault, Sandbox, SandboxOptions};
 
 use super::Global;
-use crate::aws::client::ConnectError;
-use crate::aws::{Aws, AwsError};
-use crate::config::{ConfigError, Flags, Settings};
+use crate::aws::Aws;
+use crate::config::{Flags, Settings};
 use crate::customer::CustomerId;
-use crate::home::{self, HomeError};
-use crate::tailnet::TailnetError;
-use crate::tailnet::lock::LockError;
+use crate::home;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -154,58 +151,4 @@ pub async fn start_sandbox(options: SandboxOptions) -> Result<Sandbox, Failure> 
     Sandbox::start(options)
         .await
         .map_err(|e| Failure::new(Kind::Precondition, &e).within("the sandbox cannot be started"))
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        Self::new(Kind::Precondition, &error).maybe_hint(error.hint())
-    }
-}
-
-impl From<HomeError> for Failure {
-    fn from(error: HomeError) -> Self {
-        match error {
-            HomeError::Elsewhere(error) => Self::new(Kind::Precondition, &error).hint(error.hint()),
-            HomeError::Aws(error) => Self::from(error)
-                .within("where the customer lives could not be looked up; nothing was changed"),
-        }
-    }
-}
-
-impl From<AwsError> for Failure {
-    fn from(error: AwsError) -> Self {
-        let kind = if error.code().is_some() {
-            Kind::Refused
-        } else {
-            Kind::Other
-        };
-        Self::new(kind, &error).maybe_hint(error.hint())
-    }
-}
-
-impl From<TailnetError> for Failure {
-    fn from(error: TailnetError) -> Self {
-        let kind = if error.is_refusal() {
-            Kind::Refused
-        } else {
-            Kind::Other
-        };
-        Self::new(kind, &error).maybe_hint(error.hint())
-    }
-}
-
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
-        let kind = match &error {
-            LockError::NoCommand | LockError::Failed { .. } => Kind::Precondition,
-            LockError::File(_) | LockError::NoNodeKey(_) => Kind::Other,
-        };
-        Self::new(kind, &error).hint(error.hint())
-    }
 }

@@ -121,7 +121,7 @@ async fn wait(args: &WaitArgs, target: &Target, terminal: &Terminal) -> Result<(
         command: "wait",
         subject: Subject::customer(customer, &context.aws),
         dry_run: args.dry_run,
-        ask: None,
+        asks: false,
         terminal,
     };
     let carried_out = order.carry_out(&plan).await;

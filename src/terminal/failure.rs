@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use serde::Serialize;
 
+use super::text::{one_line, visible_json};
 use super::{OutputFormat, Terminal};
 use crate::diagnosis::{self, Confidence, Diagnosis, Remedy};
 
@@ -223,27 +224,21 @@ impl Failure {
         let Some((first, rest)) = self.causes.split_first() else {
             return;
         };
-        terminal.say(format!(
-            "{} {first}",
-            terminal.paint("error:", |style| style.red().bold())
-        ));
+        let red = |style: console::Style| style.red().bold();
+        terminal.say_under("error:", red, one_line(first));
         for cause in rest {
-            terminal.say(format!("  because: {cause}"));
+            terminal.say(format!("  because: {}", one_line(cause)));
         }
         let diagnosis = self.diagnosis.as_deref();
         for line in diagnosis.map_or(&self.evidence, |diagnosis| &diagnosis.evidence) {
-            terminal.say(format!("  | {line}"));
+            terminal.say(format!("  | {}", one_line(line)));
         }
         if let Some(diagnosis) = diagnosis {
-            let heading = terminal.paint("cause:", |style| style.red().bold());
-            terminal.say(format!("{heading} {}", diagnosis.cause));
+            terminal.say_under("cause:", red, diagnosis.cause);
             say_remedy(&diagnosis.remedy, terminal);
         }
         if let Some(hint) = &self.hint {
-            terminal.say(format!(
-                "{} {hint}",
-                terminal.paint("hint:", |style| style.cyan().bold())
-            ));
+            terminal.say_under("hint:", |style| style.cyan().bold(), hint);
         }
         // What needs a person, and what was done in part, stand in the command's own document.
         let has_result = self.has_result || self.kind == Kind::NeedsPerson;
@@ -254,7 +249,7 @@ impl Failure {
                 None => self.document(first, rest, exit_code),
             };
             // Nothing more can be done for a stdout that cannot be written to; the exit code tells.
-            let _ = text.map(|text| terminal.write(&format!("{text}\n")));
+            let _ = text.map(|text| terminal.write(&format!("{}\n", visible_json(&text))));
         }
     }
 
@@ -308,11 +303,11 @@ pub fn say_remedy(remedy: &[Remedy], terminal: &Terminal) {
     if remedy.is_empty() {
         return;
     }
-    terminal.say(terminal.paint("What to do:", |style| style.cyan().bold()));
+    terminal.say_painted("What to do:", |style| style.cyan().bold());
     for remedy in remedy {
         match remedy {
-            Remedy::Do(text) => terminal.say(format!("  {text}")),
-            Remedy::Run(command) => terminal.say(format!("      {command}")),
+            Remedy::Do(text) => terminal.say(format!("  {}", one_line(text))),
+            Remedy::Run(command) => terminal.say_whole(format!("      {}", one_line(command))),
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Style, Terminal, text};
+use super::Terminal;
+use super::text::{duration, one_line, wrap_below};
 use crate::plan::{Event, Outcome};
 
 /// Shows the events of a run.
@@ -14,14 +15,34 @@ pub struct Progress {
     live: Option<Live>,
 }
 
+/// The steps in the plan's order, each on a line of the display; their whole lines take its place in the end.
 struct Live {
+    steps: Vec<&'static str>,
     bars: HashMap<&'static str, ProgressBar>,
+    ended: HashMap<&'static str, Ended>,
     // Holds the bars' place on the screen.
     _screen: MultiProgress,
 }
 
+/// How a step ended.
+struct Ended {
+    sign: Sign,
+    text: String,
+}
+
+#[derive(Clone, Copy)]
+enum Sign {
+    Same,
+    Done,
+    Failed,
+}
+
 /// The longest step name, so that what follows stands in a column.
 const NAME_WIDTH: usize = 18;
+/// What stands before the message: the margin, the sign, the name.
+const MESSAGE_COLUMN: usize = 2 + 2 + NAME_WIDTH + 1;
+/// What stands behind it while a step is under way.
+const ELAPSED_WIDTH: usize = 5;
 
 impl Progress {
     /// Begins with nothing shown.
@@ -35,24 +56,38 @@ impl Progress {
     /// Shows one event.
     pub fn event(&mut self, event: &Event) {
         if let Event::RunStarted { steps, .. } = event {
-            if self.terminal.style == Style::Live {
-                self.live = Some(Live::new(steps.iter().map(|step| step.name)));
-            }
+            let screen = self.terminal.begin_live();
+            self.live = screen.map(|screen| Live::new(screen, steps.iter().map(|step| step.name)));
             return;
         }
-        match &self.live {
+        match &mut self.live {
             Some(live) => live.event(event, &self.terminal),
             None => self.plain(event),
         }
         if matches!(event, Event::RunFinished { .. }) {
-            self.live = None;
+            self.end();
+        }
+    }
+
+    /// The display gives way to whole lines, which stay.
+    fn end(&mut self) {
+        if let Some(live) = self.live.take() {
+            self.terminal.end_live();
+            live.say_all(&self.terminal);
         }
     }
 
     fn plain(&self, event: &Event) {
         if let Some(line) = line(event) {
-            self.terminal.say(line);
+            self.terminal.say_whole(one_line(&line));
         }
+    }
+}
+
+/// A run whose end nobody told, because its task was stopped.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -69,7 +104,7 @@ pub fn line<S: std::fmt::Display>(event: &Event<S>) -> Option<String> {
             "{step}: {}: {} ({})",
             outcome.word(),
             outcome.detail(),
-            text::duration(Duration::from_millis(*elapsed_ms))
+            duration(Duration::from_millis(*elapsed_ms))
         ),
         Event::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),
         Event::RunStarted { .. } | Event::StepStarted { .. } | Event::RunFinished { .. } => {
@@ -79,24 +114,27 @@ pub fn line<S: std::fmt::Display>(event: &Event<S>) -> Option<String> {
 }
 
 impl Live {
-    fn new(steps: impl Iterator<Item = &'static str>) -> Self {
-        let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    fn new(screen: MultiProgress, steps: impl Iterator<Item = &'static str>) -> Self {
         let waiting = style("  {prefix:.dim} {wide_msg:.dim}");
+        let steps: Vec<&'static str> = steps.collect();
         let bars = steps
+            .iter()
             .map(|name| {
                 let bar = screen.add(ProgressBar::new_spinner().with_style(waiting.clone()));
                 bar.set_prefix(format!("· {name:NAME_WIDTH$}"));
                 bar.tick();
-                (name, bar)
+                (*name, bar)
             })
             .collect();
         Self {
+            steps,
             bars,
+            ended: HashMap::new(),
             _screen: screen,
         }
     }
 
-    fn event(&self, event: &Event, terminal: &Terminal) {
+    fn event(&mut self, event: &Event, terminal: &Terminal) {
         match event {
             Event::StepStarted { step } => {
                 if let Some(bar) = self.bars.get(step) {
@@ -110,40 +148,87 @@ impl Live {
             }
             Event::StepProgress { step, message } => {
                 if let Some(bar) = self.bars.get(step) {
-                    bar.set_message(message.clone());
+                    bar.set_message(cut(message, ELAPSED_WIDTH, terminal));
                 }
             }
             Event::StepUnchanged { step, detail } => {
-                self.end(step, &terminal.paint("=", |s| s.dim()), "unchanged", detail);
+                self.ended(step, Sign::Same, "unchanged", detail, terminal);
             }
             Event::StepFinished { step, outcome, .. } => {
                 let sign = match outcome {
-                    Outcome::Unchanged(_) | Outcome::Adopted(_) => terminal.paint("=", |s| s.dim()),
-                    _ => terminal.paint("✓", |s| s.green()),
+                    Outcome::Unchanged(_) | Outcome::Adopted(_) => Sign::Same,
+                    _ => Sign::Done,
                 };
-                self.end(step, &sign, outcome.word(), outcome.detail());
+                self.ended(step, sign, outcome.word(), outcome.detail(), terminal);
             }
             Event::StepFailed { step, error, .. } => {
-                self.end(step, &terminal.paint("✗", |s| s.red()), "failed", error);
+                self.ended(step, Sign::Failed, "failed", error, terminal);
             }
-            Event::RunFinished { .. } => {
-                for bar in self.bars.values().filter(|bar| !bar.is_finished()) {
-                    bar.abandon();
-                }
-            }
-            Event::RunStarted { .. } => {}
+            Event::RunFinished { .. } | Event::RunStarted { .. } => {}
         }
     }
 
-    fn end(&self, step: &'static str, sign: &str, word: &str, detail: &str) {
+    fn ended(
+        &mut self,
+        step: &'static str,
+        sign: Sign,
+        word: &str,
+        detail: &str,
+        terminal: &Terminal,
+    ) {
+        let ended = Ended {
+            sign,
+            text: one_line(&format!("{word}: {detail}")),
+        };
         if let Some(bar) = self.bars.get(step) {
             bar.set_style(style("  {prefix} {wide_msg}"));
-            bar.set_prefix(format!("{sign} {step:NAME_WIDTH$}"));
-            // A second line would break the redrawn block.
-            let detail = detail.lines().next().unwrap_or_default();
-            bar.finish_with_message(format!("{word}: {detail}"));
+            bar.set_prefix(format!("{} {step:NAME_WIDTH$}", sign.painted(terminal)));
+            bar.finish_with_message(cut(&ended.text, 0, terminal));
+        }
+        self.ended.insert(step, ended);
+    }
+
+    fn say_all(&self, terminal: &Terminal) {
+        for step in &self.steps {
+            let Some(ended) = self.ended.get(step) else {
+                terminal.say_painted(format!("  · {step}"), |style| style.dim());
+                continue;
+            };
+            // The sign's colour has no width, so it is put in when the line is laid out.
+            let line = format!("  {} {step:NAME_WIDTH$} {}", ended.sign.plain(), ended.text);
+            let line = match terminal.columns() {
+                Some(columns) => wrap_below(&line, usize::from(columns), MESSAGE_COLUMN),
+                None => line,
+            };
+            let line = line.replacen(ended.sign.plain(), &ended.sign.painted(terminal), 1);
+            terminal.put(&line);
         }
     }
+}
+
+impl Sign {
+    fn plain(self) -> &'static str {
+        match self {
+            Self::Same => "=",
+            Self::Done => "✓",
+            Self::Failed => "✗",
+        }
+    }
+
+    fn painted(self, terminal: &Terminal) -> String {
+        terminal.paint(self.plain(), |style| match self {
+            Self::Same => style.dim(),
+            Self::Done => style.green(),
+            Self::Failed => style.red(),
+        })
+    }
+}
+
+/// While the display lives, a message has one line.
+fn cut(message: &str, behind: usize, terminal: &Terminal) -> String {
+    let columns = terminal.columns().map_or(80, usize::from);
+    let room = columns.saturating_sub(MESSAGE_COLUMN + behind).max(10);
+    console::truncate_str(&one_line(message), room, "…").into_owned()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -9,7 +9,12 @@ use crate::common::{RunningSandbox, Surroundings, until_complete};
 
 /// What differs from run to run, replaced by something of the same length.
 pub const FILTERS: &[(&str, &str)] = &[
-    (r"\bi-[0-9a-f]{17}\b", "i-0123456789abcdef0"),
+    // Both may go over the end of a row.
+    (r"\bi-(?:[0-9a-f]\n?){16}[0-9a-f]\b", "i-0123456789abcdef0"),
+    (
+        r"/tmp/\.tmp\w{6}/\.local/state/m8trx/runs/\d[^ ]*?h\n?u\n?j\n?s\n?o\n?n",
+        "/tmp/.tmpHOME00/.local/state/m8trx/runs/20260102T030405.000000-99-policy.hujson",
+    ),
     (
         r"\b(ami|sg|vpc|subnet)-[0-9a-f]{17}\b",
         "$1-0123456789abcdef0",
@@ -40,6 +45,10 @@ pub const FILTERS: &[(&str, &str)] = &[
     (
         r#""scripts": "[0-9a-f]{12}""#,
         r#""scripts": "0123456789ab""#,
+    ),
+    (
+        r"/tmp/m8trx-sandbox-[0-9a-f]{16}",
+        "/tmp/m8trx-sandbox-0123456789abcdef",
     ),
     (r"uptime_s=\d+", "uptime_s=0"),
     (r"key=[0-9a-f]{8}\b", "key=01234567"),
@@ -180,6 +189,88 @@ fn a_failed_boot_is_explained() {
     transcript.run(&["wait", "cust_acme", "--output", "json"]);
     transcript.run(&["diagnose", "cust_acme"]);
     transcript.assert("failed_boot");
+}
+
+/// A host writes what it likes into its heartbeats, under its own key.
+#[test]
+fn a_hosts_own_words_do_not_reach_the_terminal() {
+    let sandbox = RunningSandbox::up();
+    let surroundings = Surroundings::of(&sandbox);
+    let onboarded = surroundings.m8trx(&["onboard", "cust_acme", "--yes", "--output", "json"]);
+    let id = onboarded.assert_code(0).json()["instance_id"].clone();
+    let key = surroundings.m8trx(&[
+        "params",
+        "show",
+        "cust_acme/brain-key",
+        "--reveal",
+        "--yes",
+        "--output",
+        "json",
+    ]);
+    let key = key.json()["value"].as_str().unwrap().to_owned();
+    let evil = "\u{1b}]0;pwned\u{7}\u{1b}[2J\u{9b}31m\r\nerror: FAKE LINE\u{202e}\u{2066}";
+    let event = serde_json::json!({
+        "event_type": "heartbeat",
+        "ts": jiff::Timestamp::now().to_string(),
+        "payload": { "hostname": evil, "instance_id": id },
+    });
+    sandbox.brain("POST", "/v1/events", Some(&key), Some(&event));
+    let mut was_shown = false;
+    for command in [
+        &["onboard", "cust_acme", "--yes"][..],
+        &["wait", "cust_acme"],
+        &["status", "cust_acme"],
+        &["events", "cust_acme"],
+        &["tailnet", "devices", "cust_acme"],
+        &["diagnose", "cust_acme"],
+        &["onboard", "cust_acme", "--yes", "--output", "json"],
+        &["status", "cust_acme", "--output", "json"],
+    ] {
+        let ended = surroundings.m8trx(command);
+        for text in [&ended.stdout, &ended.stderr] {
+            let passes = |c: char| c == '\n' || !(c.is_control() || "\u{202e}\u{2066}".contains(c));
+            assert!(text.chars().all(passes), "{command:?}: {text:?}");
+            assert!(
+                !text.lines().any(|line| line.starts_with("error: FAKE")),
+                "{text}"
+            );
+            was_shown |= text.contains("FAKE LINE");
+        }
+        if command.contains(&"json") {
+            ended.json();
+        }
+    }
+    assert!(was_shown, "no command has shown the name at all");
+}
+
+/// The brain is not there: every command that needs it ends in the same way.
+#[test]
+fn the_same_fault_has_the_same_exit_code_everywhere() {
+    let sandbox = RunningSandbox::up();
+    let surroundings = Surroundings::of(&sandbox);
+    surroundings
+        .m8trx(&["onboard", "cust_acme", "--yes"])
+        .assert_code(0);
+    let nobody = surroundings.file("url", "http://127.0.0.1:1");
+    let nobody = nobody.to_str().unwrap();
+    surroundings
+        .m8trx(&["params", "put", "brain-url", "--file", nobody, "--yes"])
+        .assert_code(0);
+    for command in [
+        &["onboard", "cust_acme", "--yes"][..],
+        &["wait", "cust_acme"],
+        &["launch", "cust_acme", "--yes"],
+        &["mint-key", "cust_acme", "--store", "--yes"],
+        &["rotate-brain-key", "cust_acme", "--yes"],
+        &["events", "cust_acme"],
+        &["brain-url", "get", "--hosts"],
+        &["brain-url", "set", "http://127.0.0.1:2", "--yes"],
+    ] {
+        let ended = surroundings.m8trx(command);
+        assert_eq!(ended.code, 3, "{command:?}: {ended:?}");
+        assert!(ended.stderr.contains("does not answer"), "{ended:?}");
+        assert!(ended.stderr.contains("tailscale status"), "{ended:?}");
+    }
 }
 
 /// The help of every command, each with its own options; what all have in common stands once, at the top.

@@ -8,7 +8,7 @@ use crate::aws::Aws;
 use crate::brain::client::KeyCheck;
 use crate::brain::database::Database;
 use crate::brain::{Brain, BrainUrl};
-use crate::cli::inputs::{admin_token, unusable_brain};
+use crate::cli::inputs::admin_token;
 use crate::config::Settings;
 use crate::customer::BRAIN_URL_PARAMETER;
 use crate::secret::{BrainKey, ExposeSecret as _};
@@ -131,7 +131,7 @@ async fn answers(brain: &Brain, settings: &Settings, checks: &mut Vec<Check>) ->
             ),
             false,
         ),
-        Err(error) => (Check::failed(NAME, unusable_brain(error)), false),
+        Err(error) => (Check::failed(NAME, error.into()), false),
     };
     checks.push(check);
     answers
@@ -189,7 +189,7 @@ async fn mint(brain: Option<&Brain>, settings: &Settings, checks: &mut Vec<Check
             "the brain refuses the admin token",
             "get the present one from whoever runs the brain, and write it into brain.admin_token_file",
         ),
-        Err(error) => Check::failed(NAME, unusable_brain(error)),
+        Err(error) => Check::failed(NAME, error.into()),
     });
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn run(
         command: "iam-apply",
         subject: Subject::customer(&args.customer, &context.aws),
         dry_run: args.dry_run,
-        ask: Some(true),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out(&plan(&context)?).await? else {

@@ -70,7 +70,7 @@ pub(super) async fn run(
         command: "params-delete",
         subject,
         dry_run: args.dry_run,
-        ask: Some(false),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out(&plan).await? else {

@@ -9,12 +9,11 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::cli::execution::{Order, Subject, check_may_go_on};
-use crate::cli::inputs::read_secret;
+use crate::cli::inputs::secret_from;
 use crate::cli::onboarding::stdout_failed;
 use crate::cli::target::Target;
 use crate::parameter::{ParameterId, Value};
 use crate::plan::Plan;
-use crate::secret::ExposeSecret as _;
 use crate::steps::stored_parameter::{Stored, StoredParameter};
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
@@ -100,7 +99,7 @@ pub(super) async fn run(
         command: "params-put",
         subject,
         dry_run: args.dry_run,
-        ask: Some(true),
+        asks: true,
         terminal,
     };
     let Some(report) = order.carry_out(&plan).await? else {
@@ -133,27 +132,24 @@ pub(super) async fn run(
 
 async fn value(args: &PutArgs, terminal: &Terminal) -> Result<Value, Failure> {
     let id = &args.parameter;
+    let parsed = id.clone();
+    let parse = move |text: &str| parsed.value(text);
     if let Some(file) = &args.file {
-        let text = read_secret(file, id.what())?;
-        return id.value(text.expose_secret()).map_err(|why| {
-            Failure::words(Kind::Precondition, why).within(file.display().to_string())
-        });
+        return secret_from(file, id.what(), |text| parse(text).map_err(Unusable));
     }
-    let checked = id.clone();
-    let check = move |text: &str| checked.value(text).map(drop);
     let question = capitalised(id.what());
-    let text = if matches!(id, ParameterId::BrainUrl) {
-        terminal.input(&question, None, check).await?
-    } else {
-        let question = format!("{question} (hidden)");
-        terminal
-            .secret(&question, false, check)
-            .await?
-            .unwrap_or_default()
-    };
-    id.value(&text)
-        .map_err(|why| Failure::words(Kind::Precondition, why))
+    if matches!(id, ParameterId::BrainUrl) {
+        return terminal.parsed(&question, None, parse).await;
+    }
+    let question = format!("{question} (hidden)");
+    let value = terminal.secret(&question, false, parse).await?;
+    value.ok_or_else(|| Failure::words(Kind::Precondition, "there is no value"))
 }
+
+/// Why a value cannot be stored.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unusable(String);
 
 fn capitalised(text: &str) -> String {
     let mut letters = text.chars();

@@ -280,15 +280,9 @@ async fn spare_the_living(
 async fn agree(diff: &str, terminal: &Terminal) -> Result<(), Failure> {
     terminal.say("");
     for line in diff.lines() {
-        terminal.say(coloured(&shown(line), terminal));
+        say_coloured(line, terminal);
     }
-    if terminal.interactive && !terminal.confirm("Replace the policy file?", true).await? {
-        return Err(Failure::words(
-            Kind::Interrupted,
-            "not gone on with; nothing was changed",
-        ));
-    }
-    Ok(())
+    terminal.agree("Replace the policy file?").await
 }
 
 async fn put(tailnet: &Tailnet, proposal: &Proposal) -> Result<Option<Applied>, Failure> {
@@ -308,15 +302,16 @@ fn shown(line: &str) -> String {
     parts.join("\t")
 }
 
-fn coloured(line: &str, terminal: &Terminal) -> String {
+fn say_coloured(line: &str, terminal: &Terminal) {
+    let shown = shown(line);
     if line.starts_with("+++") || line.starts_with("---") {
-        return terminal.paint(line, |style| style.bold());
+        return terminal.say_painted(shown, |style| style.bold());
     }
     match line.as_bytes().first() {
-        Some(b'+') => terminal.paint(line, |style| style.green()),
-        Some(b'-') => terminal.paint(line, |style| style.red()),
-        Some(b'@') => terminal.paint(line, |style| style.cyan()),
-        _ => line.to_owned(),
+        Some(b'+') => terminal.say_painted(shown, |style| style.green()),
+        Some(b'-') => terminal.say_painted(shown, |style| style.red()),
+        Some(b'@') => terminal.say_painted(shown, |style| style.cyan()),
+        _ => terminal.say_whole(shown),
     }
 }
 
@@ -339,21 +334,4 @@ fn refuse(proposal: &Proposal, terminal: &Terminal) -> Failure {
         terminal.say("The lines below are those of the file as it would be (m8trx tailnet check shows the file as it is):");
     }
     failure
-}
-
-impl From<ChangeError> for Failure {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::Tailnet(error) => error.into(),
-            other => {
-                let kind = match &other {
-                    ChangeError::Invalid(_)
-                    | ChangeError::KeepsChanging { .. }
-                    | ChangeError::EtagNotTaken => Kind::Refused,
-                    _ => Kind::Precondition,
-                };
-                Self::new(kind, &other).maybe_hint(other.hint())
-            }
-        }
-    }
 }

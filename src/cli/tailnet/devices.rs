@@ -17,7 +17,7 @@ use super::client;
 use crate::aws::Aws;
 use crate::aws::ec2::Instance;
 use crate::brain::heartbeat::Host;
-use crate::brain::{Brain, BrainError, Feeds, Heartbeats};
+use crate::brain::{Brain, Feeds, Heartbeats};
 use crate::customer::CustomerId;
 use crate::secret::{BrainKey, ExposeSecret as _};
 use crate::tailnet::devices::Device;
@@ -227,10 +227,8 @@ async fn heartbeats(
         return BTreeMap::new();
     }
     // Nothing is asked: this command only shows.
-    let silent = Terminal {
-        interactive: false,
-        ..terminal.clone()
-    };
+    let mut silent = terminal.clone();
+    silent.interactive = false;
     let feeds = match brain_url(aws, &target.settings, &silent).await {
         Ok(url) => Feeds::new(Brain::new(url), target.settings.brain.database_url.clone()),
         Err(failure) => {
@@ -295,11 +293,7 @@ async fn of_customer(
     feeds
         .heartbeats(customer, key.as_ref(), hosts, since)
         .await
-        .map_err(brain_failure)
-}
-
-fn brain_failure(error: BrainError) -> Failure {
-    Failure::new(Kind::Other, &error).maybe_hint(error.hint())
+        .map_err(Failure::from)
 }
 
 impl Row {

@@ -118,7 +118,7 @@ async fn sign(customer: &CustomerId, target: &Target, terminal: &Terminal) -> Re
     if !locked.is_empty()
         && terminal.interactive
         && !terminal
-            .confirm("Sign with this machine's key for Tailnet Lock?", false)
+            .confirm("Sign with this machine's key for Tailnet Lock?")
             .await?
     {
         return Err(Failure::words(
