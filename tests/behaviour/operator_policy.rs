@@ -32,7 +32,7 @@ const WITHOUT_PERMISSIONS: [&str; 6] = [
 ];
 
 /// What commands do without: they show or do everything else, and say what they need for the rest.
-const DONE_WITHOUT: [(&str, &str); 10] = [
+const DONE_WITHOUT: [(&str, &str); 13] = [
     ("onboard", "ec2:TerminateInstances"),
     ("status", "ssm:GetParameter"),
     ("status", "ssm:GetParameters"),
@@ -42,6 +42,9 @@ const DONE_WITHOUT: [(&str, &str); 10] = [
     ("tailnet doctor", "iam:GetAccountAuthorizationDetails"),
     ("diagnose", "ssm:GetParameter"),
     ("diagnose", "ec2:DescribeInstanceStatus"),
+    ("tailnet policy", "ssm:GetParameter"),
+    ("tailnet apply", "ssm:GetParameter"),
+    ("tailnet doctor", "ssm:GetParameter"),
     ("tailnet devices", "ssm:GetParameter"),
 ];
 

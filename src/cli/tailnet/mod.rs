@@ -1,6 +1,7 @@
 //! `m8trx tailnet`
 
 mod apply;
+mod brain_port;
 mod check;
 mod customers;
 mod devices;
