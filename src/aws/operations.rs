@@ -381,15 +381,18 @@ pub const COMMANDS: &[CommandCalls] = &[
     },
     CommandCalls {
         command: "tailnet policy",
-        parts: &[CONNECT, CUSTOMERS],
+        // The stored URL says which port of the brain is opened.
+        parts: &[CONNECT, CUSTOMERS, BRAIN],
     },
     CommandCalls {
         command: "tailnet apply",
-        parts: &[CONNECT, CUSTOMERS],
+        // The stored URL says which port of the brain is opened.
+        parts: &[CONNECT, CUSTOMERS, BRAIN],
     },
     CommandCalls {
         command: "tailnet doctor",
-        parts: &[CONNECT, CUSTOMERS],
+        // The stored URL says which port of the brain is opened.
+        parts: &[CONNECT, CUSTOMERS, BRAIN],
     },
     CommandCalls {
         command: "doctor",

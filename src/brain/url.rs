@@ -48,6 +48,13 @@ pub enum InvalidBrainUrl {
     TooLong(usize),
 }
 
+impl BrainUrl {
+    /// The port behind it: the one it names, or that of its scheme.
+    pub fn port(&self) -> u16 {
+        self.url.port_or_known_default().unwrap_or(80)
+    }
+}
+
 impl FromStr for BrainUrl {
     type Err = InvalidBrainUrl;
 

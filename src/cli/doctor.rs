@@ -157,7 +157,13 @@ pub async fn run(_args: &DoctorArgs, global: &Global, terminal: &Terminal) -> Re
                 }
             };
             brain::examine(aws.as_ref(), &target.settings, &mut checks).await;
-            tailscale::examine(&target.settings, customers.as_ref(), &mut checks).await;
+            tailscale::examine(
+                aws.as_ref(),
+                &target.settings,
+                customers.as_ref(),
+                &mut checks,
+            )
+            .await;
             checks.extend(local::programs());
             target.close().await;
         }

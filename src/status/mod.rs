@@ -15,11 +15,12 @@ use jiff::Timestamp;
 use crate::aws::ec2::Instance;
 use crate::aws::ssm::ParameterInfo;
 use crate::aws::{Aws, AwsError};
-use crate::brain::Brain;
+use crate::brain::{Brain, BrainUrl};
 use crate::config::Settings;
 use crate::customer::{BRAIN_URL_PARAMETER, CustomerId};
 use crate::secret::ExposeSecret as _;
 use crate::tailnet::Tailnet;
+use crate::tailnet::policy::model::DEFAULT_BRAIN_PORT;
 pub use document::*;
 use facts::{CustomerFacts, Facts};
 use feed::{Answer, Question, Source};
@@ -91,9 +92,14 @@ pub async fn look(
             None => StoredKeys::default(),
         }
     };
+    let known: Option<BrainUrl> = brain.url.as_ref().and_then(|url| url.parse().ok());
+    let known = known.as_ref().or(settings.brain.url.as_ref());
+    let brain_port = known.map_or(DEFAULT_BRAIN_PORT, BrainUrl::port);
     let of_policy = async {
         match tailnet {
-            Some(tailnet) if !facts.customers.is_empty() => PolicyFacts::read(tailnet).await,
+            Some(tailnet) if !facts.customers.is_empty() => {
+                PolicyFacts::read(tailnet, brain_port).await
+            }
             _ => PolicyFacts::default(),
         }
     };

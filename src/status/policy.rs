@@ -24,13 +24,13 @@ pub struct PolicyFacts {
 
 impl PolicyFacts {
     /// Reads the file and checks it.
-    pub async fn read(tailnet: &Tailnet) -> Self {
+    pub async fn read(tailnet: &Tailnet, brain_port: u16) -> Self {
         let document = match tailnet.policy_file().await {
             Ok(file) => Document::parse(file.text).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match document {
-            Ok(document) => Self::of(&document),
+            Ok(document) => Self::of(&document, brain_port),
             Err(problem) => Self {
                 problem: Some(problem),
                 ..Self::default()
@@ -38,8 +38,8 @@ impl PolicyFacts {
         }
     }
 
-    fn of(document: &Document) -> Self {
-        let report = check(document);
+    fn of(document: &Document, brain_port: u16) -> Self {
+        let report = check(document, brain_port);
         let cut_off = |kind: Kind| kind == Kind::BrainUnreachable;
         let mut others = report
             .violations

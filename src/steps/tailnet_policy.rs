@@ -25,6 +25,7 @@ impl TailnetPolicy {
         Wish {
             add: [self.context.customer.clone()].into(),
             mark: self.mark(),
+            brain_port: Some(self.context.brain.url().port()),
             ..Wish::default()
         }
     }
@@ -123,6 +124,7 @@ impl Step for TailnetPolicy {
         }
         let wish = Wish {
             remove: [customer.clone()].into(),
+            brain_port: Some(self.context.brain.url().port()),
             ..Wish::default()
         };
         let keep_in = self.context.state_directory.as_deref();

@@ -1,5 +1,7 @@
 //! The devices of the tailnet.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
@@ -59,6 +61,17 @@ impl Device {
     pub fn is_online(&self) -> bool {
         self.connected_to_control
             .unwrap_or(self.last_seen.is_none())
+    }
+
+    /// Its addresses, each with whose it is: its tags, or its user's where it has none.
+    pub fn address_owners(&self) -> impl Iterator<Item = (IpAddr, Vec<String>)> + '_ {
+        let owners = if self.tags.is_empty() {
+            vec![self.user.clone()]
+        } else {
+            self.tags.clone()
+        };
+        let addresses = self.addresses.iter().filter_map(|text| text.parse().ok());
+        addresses.map(move |address| (address, owners.clone()))
     }
 
     /// Whether Tailnet Lock shuts it out.

@@ -24,6 +24,8 @@ const NAMED: usize = 5;
 pub struct Tailnet<'t> {
     /// The policy file.
     pub policy: &'t Document,
+    /// The port of the brain.
+    pub brain_port: u16,
     /// All devices.
     pub devices: &'t [Device],
     /// All auth keys.
@@ -69,7 +71,7 @@ pub fn examine(tailnet: &Tailnet<'_>) -> Vec<Diagnosis> {
     let policy = Policy::read(tailnet.policy);
     let mut found = Vec::new();
     found.extend(allow_all(&policy));
-    found.extend(not_isolated(tailnet.policy));
+    found.extend(not_isolated(tailnet));
     found.extend(missing_owners(&policy, tailnet));
     found.extend(unused_tags(&policy, tailnet));
     found.extend(keys(tailnet));
@@ -125,8 +127,8 @@ fn allow_all(policy: &Policy<'_>) -> Option<Diagnosis> {
     })
 }
 
-fn not_isolated(document: &Document) -> Option<Diagnosis> {
-    let report = check(document);
+fn not_isolated(tailnet: &Tailnet<'_>) -> Option<Diagnosis> {
+    let report = check(tailnet.policy, tailnet.brain_port);
     let isolating = report.violations.iter().filter(|finding| {
         !matches!(
             finding.kind,

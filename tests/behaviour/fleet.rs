@@ -68,6 +68,7 @@ impl Fleet {
         let tailnet = Tailnet::new(settings.tailnet.unwrap());
         let wish = Wish {
             add: self.settled.lock().unwrap().clone(),
+            brain_port: settings.brain.url.map(|url| url.port()),
             ..Wish::default()
         };
         let directory = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ const WITHOUT_PERMISSIONS: &[&str] = &[
 ];
 
 /// What commands do without: they show or do everything else, and say what they need for the rest.
-const DONE_WITHOUT: [(&str, &str); 13] = [
+const DONE_WITHOUT: &[(&str, &str)] = &[
     ("onboard", "ec2:TerminateInstances"),
     // The heartbeat is the proof.
     ("onboard", "ec2:GetConsoleOutput"),
@@ -52,6 +52,9 @@ const DONE_WITHOUT: [(&str, &str); 13] = [
     ("tailnet doctor", "iam:GetAccountAuthorizationDetails"),
     ("diagnose", "ssm:GetParameter"),
     ("diagnose", "ec2:DescribeInstanceStatus"),
+    ("tailnet policy", "ssm:GetParameter"),
+    ("tailnet apply", "ssm:GetParameter"),
+    ("tailnet doctor", "ssm:GetParameter"),
     ("tailnet devices", "ssm:GetParameter"),
 ];
 

@@ -289,3 +289,50 @@ fn a_smoke_run_takes_its_key_and_device_with_it() {
     }
     assert_eq!(console.tagged("tag:m8trx-cust-acme"), 1);
 }
+
+#[test]
+fn the_first_key_can_be_minted_by_a_command() {
+    let sandbox = RunningSandbox::up();
+    let (surroundings, console) = (Surroundings::of(&sandbox), Console::of(&sandbox));
+    let put = [
+        "params",
+        "put",
+        "cust_acme/tailscale-auth-key",
+        "--mint",
+        "--yes",
+    ];
+    // Tailscale gives no tag that the policy file does not define.
+    let ended = surroundings.m8trx(&put);
+    ended.assert_code(4);
+    assert!(ended.stderr.contains("m8trx tailnet apply"), "{ended:?}");
+    surroundings
+        .m8trx(&["tailnet", "apply", "cust_acme", "--yes"])
+        .assert_code(0);
+    surroundings
+        .m8trx(&[&put[..], &["--dry-run"]].concat())
+        .assert_code(0);
+    assert!(console.keys().is_empty());
+    let minted = surroundings.m8trx(&[&put[..], &["--output", "json"]].concat());
+    minted.assert_code(0);
+    let document = minted.json();
+    assert_eq!(
+        (&document["outcome"], &document["version"]),
+        (&json!("created"), &json!(1))
+    );
+    assert_eq!(console.keys_of("tag:m8trx-cust-acme").len(), 1);
+    assert!(!minted.stdout.contains("tskey-auth-k"), "{minted:?}");
+    // A good one stays.
+    surroundings.m8trx(&put).assert_code(0);
+    assert_eq!(console.keys_of("tag:m8trx-cust-acme").len(), 1);
+    surroundings
+        .m8trx(&["onboard", "cust_acme", "--yes"])
+        .assert_code(0);
+    assert_eq!(console.keys_of("tag:m8trx-cust-acme").len(), 1);
+    let ended = surroundings.m8trx(&["params", "put", "cust_acme/brain-key", "--mint", "--yes"]);
+    ended.assert_code(2);
+    assert!(ended.stderr.contains("m8trx mint-key"), "{ended:?}");
+    let mut without = Surroundings::of(&sandbox);
+    without.set("M8TRX_TAILSCALE_CLIENT_ID", "");
+    without.set("M8TRX_TAILSCALE_CLIENT_SECRET_FILE", "");
+    without.m8trx(&put).assert_code(3);
+}

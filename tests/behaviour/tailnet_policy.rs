@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::common::{Ended, M8TRX, RunningSandbox, Surroundings, ended};
+use crate::tailnet::Console;
 
 fn policy(surroundings: &Surroundings, customers: &[&str]) -> String {
     let mut arguments = vec!["tailnet", "policy"];
@@ -168,4 +169,93 @@ fn a_large_file_is_no_danger() {
     let large = text.replacen("{\n", &format!("{{\n{}", line.repeat(62_000)), 1);
     assert!(large.len() > 5_000_000);
     check_stdin(&surroundings, large.as_bytes(), &[]).assert_code(0);
+}
+
+#[test]
+fn the_brains_port_is_that_of_its_url() {
+    let mut surroundings = Surroundings::new();
+    let usual = surroundings.m8trx(&["tailnet", "policy", "cust_acme"]);
+    assert!(usual.stdout.contains("\"tcp:8080\""), "{usual:?}");
+    assert!(
+        usual.stderr.contains("its port is taken to be 8080"),
+        "{usual:?}"
+    );
+    surroundings.set("M8TRX_BRAIN_URL", "https://brain.tail1234.ts.net");
+    let text = policy(&surroundings, &["cust_acme"]);
+    assert!(
+        text.contains("\"tcp:443\"") && text.contains("tag:m8trx-brain:443"),
+        "{text}"
+    );
+    assert!(!text.contains("8080"), "{text}");
+    check_stdin(&surroundings, text.as_bytes(), &[]).assert_code(0);
+    let ended = check_stdin(&surroundings, usual.stdout.as_bytes(), &[]);
+    ended.assert_code(3);
+    assert!(
+        ended
+            .stdout
+            .contains("no rule lets tag:m8trx-cust-acme reach tag:m8trx-brain by tcp:443"),
+        "{ended:?}"
+    );
+    assert!(
+        ended
+            .stderr
+            .contains("isolates customers, but does not let them reach what they must")
+            && ended.stderr.contains("m8trx tailnet apply cust_acme"),
+        "{ended:?}"
+    );
+}
+
+/// The port of the stored URL counts, in the plan, in the file and in its checks.
+#[test]
+fn a_brain_that_moved_to_another_port_is_reached_again_by_the_next_change() {
+    let sandbox = RunningSandbox::up();
+    let mut surroundings = Surroundings::of(&sandbox);
+    let console = Console::of(&sandbox);
+    surroundings
+        .m8trx(&["onboard", "cust_acme", "--yes"])
+        .assert_code(0);
+    let port = sandbox.environment["M8TRX_BRAIN_URL"]
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(
+        console.policy().contains(&format!("tcp:{port}")),
+        "{}",
+        console.policy()
+    );
+    // Whatever this machine believes: what hosts are given counts.
+    surroundings.set("M8TRX_BRAIN_URL", "http://brain:9");
+    for arguments in [
+        &["tailnet", "check"][..],
+        &["tailnet", "doctor"],
+        &["tailnet", "apply", "cust_acme", "--dry-run"],
+    ] {
+        let ended = surroundings.m8trx(arguments);
+        ended.assert_code(0);
+        assert!(!ended.stdout.contains("tcp:9"), "{ended:?}");
+    }
+    // Without AWS, what it is told.
+    surroundings.set("AWS_SECRET_ACCESS_KEY", "wrong");
+    let ended = surroundings.m8trx(&["tailnet", "check"]);
+    ended.assert_code(3);
+    assert!(ended.stdout.contains("by tcp:9"), "{ended:?}");
+    surroundings
+        .m8trx(&["tailnet", "apply", "cust_acme", "--yes"])
+        .assert_code(0);
+    let moved = console.policy();
+    assert!(
+        moved.contains("\"tcp:9\"")
+            && moved.contains(&format!("tcp:{port}"))
+            && moved.contains("tag:m8trx-brain:9\""),
+        "{moved}"
+    );
+    let ended = surroundings.m8trx(&["tailnet", "check"]);
+    ended.assert_code(0);
+    assert!(
+        ended
+            .stdout
+            .contains("reaches more of tag:m8trx-brain than tcp:9"),
+        "{ended:?}"
+    );
 }

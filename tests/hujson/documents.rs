@@ -164,7 +164,7 @@ impl Maker {
         Self {
             state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             files: vec![
-                generate::policy(&tags.into()),
+                generate::policy(&tags.into(), 8080),
                 include_str!("../../src/sandbox/tailnet/first-policy.hujson").to_owned(),
                 BY_PEOPLE.to_owned(),
                 "{\"grants\":[// foo \r /*\n{\"src\":[\"*\"],\"dst\":[\"*\"],\"ip\":[\"*\"]}\n// */\n]}".to_owned(),

@@ -5,12 +5,16 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{Check, State};
+use crate::aws::Aws;
+use crate::cli::tailnet::brain_port;
 use crate::config::Settings;
 use crate::customer::CustomerId;
 use crate::tailnet::policy::hujson::Document;
+use crate::tailnet::policy::model::DEFAULT_BRAIN_PORT;
 use crate::tailnet::{Tailnet, doctor, lock};
 
 pub(super) async fn examine(
+    aws: Option<&Aws>,
     settings: &Settings,
     customers: Option<&BTreeSet<CustomerId>>,
     checks: &mut Vec<Check>,
@@ -76,8 +80,14 @@ pub(super) async fn examine(
             return;
         }
     };
+    let stored = match aws {
+        Some(aws) => brain_port::of_aws(aws).await,
+        None => None,
+    };
+    let configured = || settings.brain.url.as_ref().map(|url| url.port());
     let findings = doctor::examine(&doctor::Tailnet {
         policy: &policy,
+        brain_port: stored.or_else(configured).unwrap_or(DEFAULT_BRAIN_PORT),
         devices: &devices,
         keys: &keys,
         lock: lock::state(&devices).await,

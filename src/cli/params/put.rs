@@ -11,10 +11,15 @@ use crate::cli::Global;
 use crate::cli::execution::{Order, Subject, check_may_go_on};
 use crate::cli::inputs::secret_from;
 use crate::cli::onboarding::stdout_failed;
+use crate::cli::tailnet::client;
 use crate::cli::target::Target;
+use crate::customer::CustomerId;
 use crate::parameter::{ParameterId, Value};
 use crate::plan::Plan;
+use crate::secret::ExposeSecret as _;
+use crate::steps::Context;
 use crate::steps::stored_parameter::{Stored, StoredParameter};
+use crate::steps::tailscale_auth_key::TailscaleAuthKeyParameter;
 use crate::terminal::Terminal;
 use crate::terminal::failure::{Failure, Kind};
 
@@ -26,6 +31,10 @@ pub struct PutArgs {
     /// File with the value; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Have Tailscale's API mint the auth key: the first one, or one in the place of a key that cannot be used. Needs an OAuth
+    /// client.
+    #[arg(long, conflicts_with = "file")]
+    mint: bool,
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -34,7 +43,17 @@ pub struct PutArgs {
 impl PutArgs {
     pub(super) fn check(&self, global: &Global, terminal: &Terminal) -> Result<(), Failure> {
         check_may_go_on(global, self.dry_run, terminal)?;
-        if self.file.is_none() && !terminal.interactive {
+        if self.mint && !matches!(self.parameter, ParameterId::TailscaleAuthKey(_)) {
+            return Err(Failure::words(
+                Kind::Usage,
+                format!(
+                    "--mint makes Tailscale auth keys, and {} is none",
+                    self.parameter
+                ),
+            )
+            .hint("a brain key is minted by m8trx mint-key"));
+        }
+        if self.file.is_none() && !self.mint && !terminal.interactive {
             return Err(Failure::words(
                 Kind::Usage,
                 format!(
@@ -79,6 +98,9 @@ pub(super) async fn run(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let id = &args.parameter;
+    if let (ParameterId::TailscaleAuthKey(customer), true) = (id, args.mint) {
+        return mint(customer, args, target, terminal).await;
+    }
     // A value that cannot be used ends the command before AWS is even asked.
     let value = value(args, terminal).await?;
     let masked = value.masked();
@@ -126,6 +148,53 @@ pub(super) async fn run(
         version_before: stored.before,
         value: masked,
         replaced_key_id: stored.replaced_key,
+    };
+    terminal.result(&put).map_err(stdout_failed)
+}
+
+/// A key that Tailscale's API mints, by the same step as in onboarding: one that is good stays.
+async fn mint(
+    customer: &CustomerId,
+    args: &PutArgs,
+    target: &Target,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let tailnet = client(&target.settings)?;
+    let aws = target.aws_of(customer, terminal).await?;
+    let name = customer.tailscale_auth_key_parameter();
+    let before = aws.parameter(&name).await?.map(|stored| stored.version);
+    let context = Arc::new(Context {
+        tailnet: Some(tailnet),
+        ..Context::without_brain(customer.clone(), aws.clone())
+    });
+    let plan = Plan::part(vec![Arc::new(TailscaleAuthKeyParameter(context))])?;
+    let order = Order {
+        command: "params-put",
+        subject: Subject::customer(customer, &aws),
+        dry_run: args.dry_run,
+        asks: true,
+        terminal,
+    };
+    let Some(report) = order.carry_out(&plan).await? else {
+        return Ok(());
+    };
+    let stored = aws.parameter(&name).await?;
+    let masked = stored.as_ref().map(|stored| {
+        args.parameter
+            .value(stored.value.expose_secret())
+            .map_or_else(|_| "not readable".to_owned(), |value| value.masked())
+    });
+    let put = WasPut {
+        schema: "m8trx.params-put/1",
+        name: args.parameter.to_string(),
+        outcome: report
+            .steps
+            .first()
+            .map_or("unchanged", |step| step.outcome.word()),
+        version: stored.as_ref().map_or(0, |stored| stored.version),
+        version_before: before,
+        value: masked.unwrap_or_default(),
+        replaced_key_id: None,
     };
     terminal.result(&put).map_err(stdout_failed)
 }

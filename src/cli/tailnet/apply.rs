@@ -8,9 +8,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::check::{read, write_findings};
-use super::client;
 use super::customers::named_or_found;
 use super::life::signs_of_life;
+use super::{brain_port, client};
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
 use crate::cli::target::Target;
@@ -137,6 +137,7 @@ async fn apply(args: &ApplyArgs, target: &Target, terminal: &Terminal) -> Result
         },
         remove: args.remove.iter().cloned().collect(),
         mark: None,
+        brain_port: Some(brain_port::stored(&target.settings, terminal).await),
         restore: args.restore.as_deref().map(kept_file).transpose()?,
     };
     let mut agreed: Option<String> = None;

@@ -4,14 +4,16 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 
-use super::client;
+use super::{brain_port, client};
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
 use crate::cli::target::Target;
-use crate::config::Settings;
+use crate::customer::CustomerId;
 use crate::tailnet::policy::check::{Finding, Report, check};
 use crate::tailnet::policy::hujson::{Document, MAX_BYTES, SyntaxError};
 use crate::terminal::Terminal;
@@ -117,27 +119,53 @@ pub(super) async fn run(
     global: &Global,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let (name, document) = match &args.file {
-        Some(file) => read(file)?,
-        None => {
-            let target = Target::open(global, &global.flags(), terminal).await?;
-            let file = fetch(&target.settings).await;
-            target.close().await;
-            ("the tailnet's policy file".to_owned(), file?)
-        }
-    };
-    let report = check(&document);
+    let target = Target::open(global, &global.flags(), terminal).await?;
+    let examined = examine(args, &target, terminal).await;
+    target.close().await;
+    let (name, report) = examined?;
     let holds = report.holds();
     let checked = Checked::new(name, report);
     terminal.result(&checked).map_err(stdout_failed)?;
     if holds {
         return Ok(());
     }
-    Err(does_not_hold(&checked.file).with_result())
+    Err(does_not_hold(&checked).with_result())
 }
 
 /// The failure of a file that does not hold.
-pub(super) fn does_not_hold(file: &str) -> Failure {
+fn does_not_hold(checked: &Checked) -> Failure {
+    use crate::tailnet::policy::check::Kind as Found;
+    let cut_off: BTreeSet<String> = checked
+        .report
+        .violations
+        .iter()
+        .filter(|finding| {
+            matches!(
+                finding.kind,
+                Found::BrainUnreachable | Found::SshUnreachable
+            )
+        })
+        .filter_map(|finding| CustomerId::from_tailscale_tag(&finding.rule))
+        .map(|customer| customer.to_string())
+        .collect();
+    let file = &checked.file;
+    let only_cut_off = checked.report.violations.iter().all(|finding| {
+        matches!(
+            finding.kind,
+            Found::BrainUnreachable | Found::SshUnreachable
+        )
+    });
+    if only_cut_off && !cut_off.is_empty() {
+        let cut_off: Vec<String> = cut_off.into_iter().collect();
+        return Failure::words(
+            Kind::Precondition,
+            format!("{file} isolates customers, but does not let them reach what they must"),
+        )
+        .hint(format!(
+            "put the rules they lack in: m8trx tailnet apply {}",
+            cut_off.join(" ")
+        ));
+    }
     Failure::words(
         Kind::Precondition,
         format!("{file} does not isolate customers"),
@@ -145,9 +173,25 @@ pub(super) fn does_not_hold(file: &str) -> Failure {
     .hint("narrow the rules named above: rules only ever add, so each of them opens what it opens whatever the others say")
 }
 
-async fn fetch(settings: &Settings) -> Result<Document, Failure> {
-    let file = client(settings)?.policy_file().await?;
-    Document::parse(file.text).map_err(|e| unreadable("of the tailnet", &e))
+async fn examine(
+    args: &CheckArgs,
+    target: &Target,
+    terminal: &Terminal,
+) -> Result<(String, Report), Failure> {
+    let settings = &target.settings;
+    if let Some(file) = &args.file {
+        let (name, document) = read(file)?;
+        return Ok((
+            name,
+            check(&document, brain_port::configured(settings, terminal)),
+        ));
+    }
+    let tailnet = client(settings)?;
+    let file = tailnet.policy_file().await?;
+    let document = Document::parse(file.text).map_err(|e| unreadable("of the tailnet", &e))?;
+    let port = brain_port::stored(settings, terminal).await;
+    let report = tailnet.check(&document, port).await?;
+    Ok(("the tailnet's policy file".to_owned(), report))
 }
 
 pub(super) fn read(file: &Path) -> Result<(String, Document), Failure> {

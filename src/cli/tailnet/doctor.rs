@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::customers::Found;
-use super::{check, client};
+use super::{brain_port, check, client};
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
 use crate::cli::target::Target;
@@ -80,9 +80,13 @@ async fn examine(target: &Target, terminal: &Terminal) -> Result<Examined, Failu
     let policy = Document::parse(file.text).map_err(|e| check::unreadable("of the tailnet", &e))?;
     let (devices, keys) = futures::try_join!(tailnet.devices(), tailnet.auth_keys())?;
     let mut skipped = Vec::new();
+    let mut brain_port = None;
     // Without credentials, the tailnet can be looked at nevertheless; a permission that is missing is told.
     let customers = match target.aws(terminal).await {
-        Ok(aws) => Some(Found::read(&aws, terminal).await?.everywhere()),
+        Ok(aws) => {
+            brain_port = brain_port::of_aws(&aws).await;
+            Some(Found::read(&aws, terminal).await?.everywhere())
+        }
         Err(failure) => {
             let why = failure.causes.join(": ");
             terminal.warn(format!(
@@ -94,6 +98,8 @@ async fn examine(target: &Target, terminal: &Terminal) -> Result<Examined, Failu
     };
     let findings = doctor::examine(&doctor::Tailnet {
         policy: &policy,
+        brain_port: brain_port
+            .unwrap_or_else(|| brain_port::configured(&target.settings, terminal)),
         devices: &devices,
         keys: &keys,
         lock: lock::state(&devices).await,

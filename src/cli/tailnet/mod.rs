@@ -1,6 +1,7 @@
 //! `m8trx tailnet`
 
 mod apply;
+pub(in crate::cli) mod brain_port;
 mod check;
 mod customers;
 mod devices;

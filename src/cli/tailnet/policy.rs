@@ -1,7 +1,10 @@
 //! `m8trx tailnet policy`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
+use super::brain_port;
 use super::customers::named_or_found;
 use crate::cli::Global;
 use crate::cli::onboarding::stdout_failed;
@@ -23,20 +26,31 @@ pub struct PolicyArgs {
     customers: Vec<CustomerId>,
 }
 
+/// The customers, and the brain's port. Named ones need nothing but their names.
+async fn found(
+    args: &PolicyArgs,
+    target: &Target,
+    terminal: &Terminal,
+) -> Result<(BTreeSet<CustomerId>, u16), Failure> {
+    let customers = named_or_found(&args.customers, true, target, terminal).await?;
+    let port = if args.customers.is_empty() {
+        brain_port::stored(&target.settings, terminal).await
+    } else {
+        brain_port::configured(&target.settings, terminal)
+    };
+    Ok((customers, port))
+}
+
 /// Prints the file as it is, in either output format: it is a file, not a result.
 pub(super) async fn run(
     args: &PolicyArgs,
     global: &Global,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let customers = if args.customers.is_empty() {
-        let target = Target::open(global, &global.flags(), terminal).await?;
-        let found = named_or_found(&[], true, &target, terminal).await;
-        target.close().await;
-        found?
-    } else {
-        args.customers.iter().cloned().collect()
-    };
-    let text = generate::policy(&generate::tags(&customers));
+    let target = Target::open(global, &global.flags(), terminal).await?;
+    let found = found(args, &target, terminal).await;
+    target.close().await;
+    let (customers, port) = found?;
+    let text = generate::policy(&generate::tags(&customers), port);
     terminal.write(&text).map_err(stdout_failed)
 }

@@ -285,7 +285,8 @@ impl Policy {
         match selector {
             "*" | "autogroup:danger-all" => true,
             "autogroup:tagged" => tagged,
-            "autogroup:member" | "autogroup:members" => !tagged,
+            // A stranger's login is no member's.
+            "autogroup:member" | "autogroup:members" => who == super::USER,
             group if group.starts_with("group:") => {
                 let members = self.document.get("groups").and_then(|all| all.get(group));
                 members

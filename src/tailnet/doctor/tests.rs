@@ -41,7 +41,7 @@ impl Scene {
     fn healthy() -> Self {
         let customers = customers(&["cust_acme", "cust_bigco"]);
         Self {
-            policy: generate::policy(&generate::tags(&customers)),
+            policy: generate::policy(&generate::tags(&customers), 8080),
             devices: vec![device("ip-1", &[ACME]), device("ip-2", &[BIGCO])],
             keys: vec![key(ACME, 80), key(BIGCO, 80), key(ACME, 2)],
             lock: LockState::On,
@@ -52,6 +52,7 @@ impl Scene {
     fn examine(&self) -> Vec<Diagnosis> {
         examine(&Tailnet {
             policy: &Document::parse(self.policy.as_str()).unwrap(),
+            brain_port: 8080,
             devices: &self.devices,
             keys: &self.keys,
             lock: self.lock,

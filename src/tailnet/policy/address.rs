@@ -26,6 +26,10 @@ const TAILNET: [AddressRange; 2] = [
     },
 ];
 
+/// Addresses in the tailnet's ranges that no device ever has: MagicDNS and services of this machine (Tailscale's reserved
+/// addresses), and what ChromeOS takes for itself.
+const NEVER_DEVICES: [&str; 3] = ["100.100.0.0/24", "100.100.100.0/24", "100.115.92.0/23"];
+
 /// Networks in which a customer's host may have a second address, reached through a subnet router.
 const PRIVATE: [&str; 6] = [
     "10.0.0.0/8",
@@ -41,20 +45,55 @@ impl AddressRange {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = text.parse::<IpAddr>() {
+            let address = address.to_canonical();
             return Some(Self {
                 first: address,
                 last: address,
             });
         }
         if let Ok(network) = text.parse::<IpNet>() {
-            return Some(Self {
-                first: network.network(),
-                last: network.broadcast(),
-            });
+            return Some(Self::of_network(network));
         }
         let (first, last) = text.split_once('-')?;
         let (first, last) = (first.parse::<IpAddr>().ok()?, last.parse::<IpAddr>().ok()?);
         (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// IPv4 addresses written as IPv6 ones are what they stand for.
+    fn of_network(network: IpNet) -> Self {
+        let (first, last) = (network.network(), network.broadcast());
+        match (first, last) {
+            (IpAddr::V6(one), IpAddr::V6(other)) => {
+                match (one.to_ipv4_mapped(), other.to_ipv4_mapped()) {
+                    (Some(first), Some(last)) => Self {
+                        first: first.into(),
+                        last: last.into(),
+                    },
+                    _ => Self { first, last },
+                }
+            }
+            _ => Self { first, last },
+        }
+    }
+
+    /// The one address it is.
+    pub fn single(&self) -> Option<IpAddr> {
+        (self.first == self.last).then_some(self.first)
+    }
+
+    /// Whether all of it is in what Tailscale gives to devices and services.
+    pub fn is_within_tailnet(&self) -> bool {
+        TAILNET
+            .iter()
+            .any(|tailnet| tailnet.contains(self.first) && tailnet.contains(self.last))
+    }
+
+    /// Whether no device can ever have an address in it.
+    pub fn is_never_a_device(&self) -> bool {
+        NEVER_DEVICES
+            .iter()
+            .filter_map(|network| Self::parse(network))
+            .any(|never| never.contains(self.first) && never.contains(self.last))
     }
 
     fn overlaps(&self, other: &Self) -> bool {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use similar::TextDiff;
 
-use super::check::{Finding, Report, check};
+use super::check::{Finding, Report, check, check_policy};
 use super::hujson::Document;
 use super::merge::{MergeError, add_customers_marked, owned_customers};
+use super::model::{DEFAULT_BRAIN_PORT, Policy};
 use super::removal::remove_tag;
 use crate::customer::CustomerId;
+use crate::tailnet::devices::Device;
 use crate::tailnet::error::Refusal;
 use crate::tailnet::policy_file::{PolicyFile, Verdict};
 use crate::tailnet::{Tailnet, TailnetError, backoff};
@@ -33,6 +35,8 @@ pub struct Wish {
     pub add: BTreeSet<CustomerId>,
     /// Customers that should not.
     pub remove: BTreeSet<CustomerId>,
+    /// The port of the brain; that of a brain which nothing is known of where there is none.
+    pub brain_port: Option<u16>,
     /// A remark at the tag owner of each customer put in, by which it is known again.
     pub mark: Option<String>,
     /// A whole file instead, as it was once kept.
@@ -131,13 +135,14 @@ impl ChangeError {
 
 impl Proposal {
     /// What a wish makes of a file.
-    pub fn new(before: PolicyFile, wish: &Wish) -> Result<Self, MergeError> {
+    fn new(before: PolicyFile, wish: &Wish) -> Result<Self, MergeError> {
         let mut after = wish.restore.as_ref().unwrap_or(&before.text).clone();
         for customer in &wish.remove {
             after = remove_tag(&after, &customer.tailscale_tag())?;
         }
-        after = add_customers_marked(&after, &wish.add, wish.mark.as_deref())?;
-        let report = check(&Document::parse(after.as_str())?);
+        let port = wish.brain_port.unwrap_or(DEFAULT_BRAIN_PORT);
+        after = add_customers_marked(&after, &wish.add, port, wish.mark.as_deref())?;
+        let report = check(&Document::parse(after.as_str())?, port);
         Ok(Self {
             before,
             after,
@@ -207,7 +212,37 @@ pub enum Put {
 impl Tailnet {
     /// Reads the policy file and says what a wish makes of it.
     pub async fn propose(&self, wish: &Wish) -> Result<Proposal, ChangeError> {
-        Ok(Proposal::new(self.policy_file().await?, wish)?)
+        let mut proposal = Proposal::new(self.policy_file().await?, wish)?;
+        if proposal.report.names_addresses {
+            let port = wish.brain_port.unwrap_or(DEFAULT_BRAIN_PORT);
+            let document = Document::parse(proposal.after.as_str()).map_err(MergeError::from)?;
+            proposal.report = self.check(&document, port).await?;
+        }
+        Ok(proposal)
+    }
+
+    /// Checks a file; where it names single addresses of the tailnet, with the devices that have them.
+    pub async fn check(
+        &self,
+        document: &Document,
+        brain_port: u16,
+    ) -> Result<Report, TailnetError> {
+        let report = check(document, brain_port);
+        if !report.names_addresses {
+            return Ok(report);
+        }
+        match self.devices().await {
+            Ok(devices) => {
+                let owners = devices.iter().flat_map(Device::address_owners).collect();
+                Ok(check_policy(
+                    Policy::read_with(document, owners),
+                    brain_port,
+                ))
+            }
+            // Whose they are stays open then, which the report says.
+            Err(TailnetError::Forbidden { .. }) => Ok(report),
+            Err(error) => Err(error),
+        }
     }
 
     /// Has Tailscale look at the proposed file, without keeping it; gives what it warns of.

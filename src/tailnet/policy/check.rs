@@ -8,15 +8,20 @@ use bit_set::BitSet;
 use super::claims;
 use super::expectations;
 use super::hujson::Document;
-use super::model::{BRAIN_PORT, BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, Rule, TEAM_TAG};
+use super::model::{BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, Rule, SshRule, TEAM_TAG};
 pub use super::report::{Finding, Kind, Report};
 use super::selection::{Selection, TagId};
-use super::traffic::{TCP, Traffic};
+use super::traffic::TCP;
 use super::truth::Truth;
 
-/// Checks a policy file.
-pub fn check(document: &Document) -> Report {
-    let mut policy = Policy::read(document);
+/// Checks a policy file of a tailnet whose brain has this port.
+pub fn check(document: &Document, brain_port: u16) -> Report {
+    check_policy(Policy::read(document), brain_port)
+}
+
+/// As [`check`], of a file that was read already.
+pub fn check_policy(mut policy: Policy<'_>, brain_port: u16) -> Report {
+    let document = policy.document;
     let (tests, mut violations) = expectations::evaluate(&mut policy);
     violations.extend(claims::examine(&policy));
     let mut notes = Vec::new();
@@ -35,7 +40,7 @@ pub fn check(document: &Document) -> Report {
             problem.what.clone(),
         )
     }));
-    let walls = Walls::new(&mut policy);
+    let walls = Walls::new(&mut policy, brain_port);
     walls.rules(&mut violations, &mut notes);
     walls.ways(&mut violations);
     walls.surroundings(&mut violations, &mut notes);
@@ -55,6 +60,7 @@ pub fn check(document: &Document) -> Report {
         rules: walls.policy.rules.len() + walls.policy.ssh.len(),
         tests,
         violations,
+        names_addresses: walls.policy.rules.iter().any(Rule::is_unsettled),
         notes,
     }
 }
@@ -63,6 +69,7 @@ pub fn check(document: &Document) -> Report {
 /// connect the next customers is found today.
 struct Walls<'p, 'd> {
     policy: &'p Policy<'d>,
+    brain_port: u16,
     customers: usize,
     all: Vec<TagId>,
     set: BitSet,
@@ -72,7 +79,7 @@ struct Walls<'p, 'd> {
 }
 
 impl<'p, 'd> Walls<'p, 'd> {
-    fn new(policy: &'p mut Policy<'d>) -> Self {
+    fn new(policy: &'p mut Policy<'d>, brain_port: u16) -> Self {
         let customers = policy.customers.len();
         let mut all = policy.customers.clone();
         for name in ["next", "one-more"]
@@ -82,6 +89,7 @@ impl<'p, 'd> Walls<'p, 'd> {
             all.push(policy.names.tag(&format!("{CUSTOMER_PREFIX}{name}")));
         }
         Self {
+            brain_port,
             customers,
             set: all.iter().copied().collect(),
             all,
@@ -122,53 +130,171 @@ impl<'p, 'd> Walls<'p, 'd> {
                 ),
             );
         }
+        let mut reached = BitSet::new();
         for rule in &self.policy.rules {
             let sources = self.held(&rule.src);
-            if sources.first.is_empty() || !rule.opens() {
-                continue;
+            if rule.opens() {
+                self.from_private_networks(rule, violations);
             }
-            for target in &rule.targets {
+            let opens = !sources.first.is_empty() && rule.opens();
+            for target in rule.targets.iter().filter(|_| opens) {
                 let port = match target.traffic.first() {
                     Some(traffic) => traffic.example(),
                     None if rule.app => "app".to_owned(),
                     None => continue,
                 };
+                reached.union_with(target.dst.named_tags());
                 self.target(rule, &sources, &target.dst, &port, violations, notes);
-                let brain_only = target.traffic.iter().all(Traffic::is_brain_port);
+                let brain_only = target
+                    .traffic
+                    .iter()
+                    .all(|traffic| traffic.is_just(self.brain_port));
                 if target.dst.tag(self.brain) == Truth::Yes && !brain_only {
                     let source = self.policy.names.tag_name(sources.first[0].0);
-                    let what =
-                        format!("{source} reaches more of {BRAIN_TAG} than tcp:{BRAIN_PORT}");
+                    let what = format!(
+                        "{source} reaches more of {BRAIN_TAG} than tcp:{}",
+                        self.brain_port
+                    );
                     notes.push(
                         Finding::new(Kind::ReachesMore, document, &rule.path, rule.at, what)
                             .between(source, BRAIN_TAG, Some(port.clone())),
                     );
                 }
             }
-            if let Some(via) = &rule.via {
-                let routers = self.held(via);
-                if let Some(pair) = pair(&sources, &routers) {
-                    let what = "its traffic leads through another customer's host".to_owned();
-                    violations.push(self.connected(
-                        (&rule.path, rule.at),
-                        &sources,
-                        &routers,
-                        pair,
-                        "via",
-                        what,
-                    ));
+            self.routers(rule, violations);
+        }
+        self.two_hops(&reached, notes);
+        for rule in &self.policy.ssh {
+            self.ssh(rule, violations, notes);
+        }
+    }
+
+    /// Traffic that leads through a customer's host.
+    fn routers(&self, rule: &Rule<'d>, violations: &mut Vec<Finding>) {
+        let Some(via) = &rule.via else { return };
+        let (sources, routers) = (self.held(&rule.src), self.held(via));
+        let place = (rule.path.as_str(), rule.at);
+        if let Some(pair) = pair(&sources, &routers) {
+            let what = "its traffic leads through another customer's host".to_owned();
+            violations.push(self.connected(place, &sources, &routers, pair, "via", what));
+        } else if let Some((router, _)) = routers.first.first() {
+            let router = self.policy.names.tag_name(*router);
+            let what = format!(
+                "a host with {router} is a router for this rule, and sees the traffic of others"
+            );
+            violations.push(
+                Finding::new(
+                    Kind::RoutesClaimable,
+                    self.policy.document,
+                    &rule.path,
+                    rule.at,
+                    what,
+                )
+                .between("others", router, Some("via".to_owned())),
+            );
+        }
+    }
+
+    /// A customer's host may have an address in a private network as well, from which it comes through a subnet router.
+    fn from_private_networks(&self, rule: &Rule<'d>, violations: &mut Vec<Finding>) {
+        if rule.src.is_everything() || !rule.src.private_networks() {
+            return;
+        }
+        for target in &rule.targets {
+            let (Some(traffic), Some((to, _))) = (
+                target.traffic.first(),
+                self.held(&target.dst).first.first().copied(),
+            ) else {
+                continue;
+            };
+            let to = self.policy.names.tag_name(to);
+            let what = format!(
+                "private networks, from which another customer's host may come through a subnet router, reach {to}"
+            );
+            violations.push(
+                Finding::new(
+                    Kind::CustomersConnected,
+                    self.policy.document,
+                    &rule.path,
+                    rule.at,
+                    what,
+                )
+                .between("a private network", to, Some(traffic.example())),
+            );
+        }
+    }
+
+    /// Devices that customers reach and that reach customers: who takes one over gets from one to another.
+    fn two_hops(&self, reached: &BitSet, notes: &mut Vec<Finding>) {
+        let mut told = BitSet::new();
+        for rule in &self.policy.rules {
+            for target in &rule.targets {
+                let to = self.held(&target.dst);
+                let (Some((customer, _)), false) = (to.first.first(), target.traffic.is_empty())
+                else {
+                    continue;
+                };
+                for tag in rule.src.named_tags() {
+                    let passed = reached.contains(tag)
+                        && !self.set.contains(tag)
+                        && ![self.team, self.operator].contains(&tag)
+                        && told.insert(tag);
+                    if passed {
+                        let names = &self.policy.names;
+                        let (tag, customer) = (names.tag_name(tag), names.tag_name(*customer));
+                        let what = format!(
+                            "customers reach {tag}, and {tag} reaches {customer}: who takes over a device with it gets from one customer to another"
+                        );
+                        notes.push(
+                            Finding::new(
+                                Kind::TwoHops,
+                                self.policy.document,
+                                &rule.path,
+                                rule.at,
+                                what,
+                            )
+                            .between(tag, customer, None),
+                        );
+                    }
                 }
             }
         }
-        for rule in &self.policy.ssh {
-            let (sources, destinations) = (self.held(&rule.src), self.held(&rule.dst));
-            let place = (rule.path.as_str(), rule.at);
-            if let Some(pair) = pair(&sources, &destinations) {
-                let what = "an SSH rule lets a customer into another customer's host".to_owned();
-                violations.push(self.connected(place, &sources, &destinations, pair, "ssh", what));
-            }
-            self.exposed(place, &sources, &rule.dst, "ssh", violations);
+    }
+
+    fn ssh(&self, rule: &SshRule<'d>, violations: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
+        let (sources, destinations) = (self.held(&rule.src), self.held(&rule.dst));
+        let place = (rule.path.as_str(), rule.at);
+        if let Some(pair) = pair(&sources, &destinations) {
+            let what = "an SSH rule lets a customer into another customer's host".to_owned();
+            violations.push(self.connected(place, &sources, &destinations, pair, "ssh", what));
         }
+        self.exposed(place, &sources, &rule.dst, "ssh", violations);
+        let Some((source, _)) = sources.first.first() else {
+            return;
+        };
+        let names = &self.policy.names;
+        let source = names.tag_name(*source);
+        let finding = |kind, to: &str| {
+            let what = format!("an SSH rule lets {source} into {to}");
+            Finding::new(kind, self.policy.document, &rule.path, rule.at, what).between(
+                source,
+                to,
+                Some("ssh".to_owned()),
+            )
+        };
+        if rule.dst.tag(self.brain) > Truth::No {
+            violations.push(finding(Kind::BrainExposed, BRAIN_TAG));
+        }
+        for tag in self.others(&rule.dst) {
+            notes.push(finding(Kind::ReachesMore, names.tag_name(tag)));
+        }
+    }
+
+    /// Named tags that are not of the design.
+    fn others<'s>(&'s self, selection: &'s Selection<'d>) -> impl Iterator<Item = TagId> + 's {
+        selection.named_tags().iter().filter(|tag| {
+            !self.set.contains(*tag) && ![self.brain, self.team, self.operator].contains(tag)
+        })
     }
 
     fn target(
@@ -183,14 +309,23 @@ impl<'p, 'd> Walls<'p, 'd> {
         let place = (rule.path.as_str(), rule.at);
         let destinations = self.held(dst);
         if let Some(pair) = pair(sources, &destinations) {
-            violations.push(self.connected(
-                place,
-                sources,
-                &destinations,
-                pair,
-                port,
-                String::new(),
-            ));
+            let mut finding =
+                self.connected(place, sources, &destinations, pair, port, String::new());
+            // One rule is one violation: whom else it exposes stands beside.
+            let mut beside: Vec<&str> = [(self.team, TEAM_TAG), (self.operator, OPERATOR_TAG)]
+                .into_iter()
+                .filter(|(tag, _)| dst.tag(*tag) > Truth::No)
+                .map(|(_, name)| name)
+                .collect();
+            if dst.every_address() > Truth::No || dst.people().is_some() {
+                beside.push("people's own devices");
+            }
+            if !beside.is_empty() {
+                finding
+                    .what
+                    .push_str(&format!("; it opens {} too", beside.join(", ")));
+            }
+            violations.push(finding);
             return;
         }
         self.exposed(place, sources, dst, port, violations);
@@ -211,10 +346,7 @@ impl<'p, 'd> Walls<'p, 'd> {
             let what = format!("{source} reaches addresses outside the tailnet");
             notes.push(note(Kind::ReachesMore, "outside", what));
         }
-        let others = dst.named_tags().iter().filter(|tag| {
-            !self.set.contains(*tag) && ![self.brain, self.team, self.operator].contains(tag)
-        });
-        for tag in others {
+        for tag in self.others(dst) {
             let to = self.policy.names.tag_name(tag);
             notes.push(note(
                 Kind::ReachesMore,
@@ -251,6 +383,20 @@ impl<'p, 'd> Walls<'p, 'd> {
                 Finding::new(Kind::TeamExposed, self.policy.document, path, at, what).between(
                     source,
                     to,
+                    Some(port.to_owned()),
+                ),
+            );
+        }
+        if let Some(people) = dst.people() {
+            let source = self.policy.names.tag_name(*source);
+            let what = format!(
+                "{source} {} people's own devices ({people})",
+                reaches(*truth)
+            );
+            violations.push(
+                Finding::new(Kind::TeamExposed, self.policy.document, path, at, what).between(
+                    source,
+                    people,
                     Some(port.to_owned()),
                 ),
             );
@@ -301,7 +447,7 @@ impl<'p, 'd> Walls<'p, 'd> {
     fn ways(&self, violations: &mut Vec<Finding>) {
         let policy = self.policy;
         let everything = !policy.has_rules;
-        let brain = policy.customers_reaching(self.brain, TCP, BRAIN_PORT);
+        let brain = policy.customers_reaching(self.brain, TCP, self.brain_port);
         let network = policy.customers_reached(self.team, TCP, 22);
         let ssh = policy.customers_with_ssh(self.team);
         for customer in &policy.customers {
@@ -315,11 +461,14 @@ impl<'p, 'd> Walls<'p, 'd> {
                 .unwrap_or(0);
             let finding = |kind, what| Finding::new(kind, policy.document, name, at, what);
             if !brain.contains(*customer) && !everything {
-                let what = format!("no rule lets {name} reach {BRAIN_TAG} by tcp:{BRAIN_PORT}");
+                let what = format!(
+                    "no rule lets {name} reach {BRAIN_TAG} by tcp:{}",
+                    self.brain_port
+                );
                 violations.push(finding(Kind::BrainUnreachable, what).between(
                     name,
                     BRAIN_TAG,
-                    Some(format!("tcp:{BRAIN_PORT}")),
+                    Some(format!("tcp:{}", self.brain_port)),
                 ));
             }
             let missing = match (
@@ -361,6 +510,19 @@ impl<'p, 'd> Walls<'p, 'd> {
             }
         }
         for attribute in &self.policy.attributes {
+            if let Some((tag, _)) = self.held(&attribute.connectors).first.first() {
+                let tag = self.policy.names.tag_name(*tag);
+                let what = format!(
+                    "a host with {tag} is an app connector, through which others' traffic leads"
+                );
+                violations.push(Finding::new(
+                    Kind::RoutesClaimable,
+                    document,
+                    &attribute.path,
+                    attribute.at,
+                    what,
+                ));
+            }
             let funnel = attribute.attr.iter().any(|attr| attr.starts_with("funnel"));
             if funnel && let Some((tag, _)) = self.held(&attribute.target).first.first() {
                 let tag = self.policy.names.tag_name(*tag);

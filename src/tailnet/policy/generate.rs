@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::model::{BRAIN_PORT, BRAIN_TAG, OPERATOR_TAG, TEAM_TAG};
+use super::model::{BRAIN_TAG, OPERATOR_TAG, TEAM_TAG};
 use crate::customer::CustomerId;
 
 /// Users of a host that the team logs in as.
@@ -30,8 +30,8 @@ pub fn tags<'c>(customers: impl IntoIterator<Item = &'c CustomerId>) -> BTreeSet
         .collect()
 }
 
-/// The policy file for customers with these tags.
-pub fn policy(tags: &BTreeSet<String>) -> String {
+/// The policy file for customers with these tags, and a brain on this port.
+pub fn policy(tags: &BTreeSet<String>, brain_port: u16) -> String {
     let mut text = HEAD.to_owned();
     text.push_str("{\n");
     section(&mut text, "{", "tagOwners", "}", |out| {
@@ -46,7 +46,7 @@ pub fn policy(tags: &BTreeSet<String>) -> String {
     section(&mut text, "[", "grants", "]", |out| {
         if !tags.is_empty() {
             let _ = writeln!(out, "    // {BRAIN_COMMENT}");
-            let _ = writeln!(out, "    {},", brain_grant(tags, INDENT));
+            let _ = writeln!(out, "    {},", brain_grant(tags, brain_port, INDENT));
         }
         out.push_str("    // The team reaches everything.\n");
         let _ = writeln!(out, "    {},", team_grant(tags, INDENT));
@@ -63,7 +63,7 @@ pub fn policy(tags: &BTreeSet<String>) -> String {
             let _ = writeln!(out, "    {},", team_test(tags, INDENT));
         }
         for tag in tags {
-            let _ = writeln!(out, "    {},", customer_test(tag, tags));
+            let _ = writeln!(out, "    {},", customer_test(tag, tags, brain_port));
         }
     });
     text.push('\n');
@@ -125,9 +125,9 @@ fn lines<'t>(texts: impl Iterator<Item = String> + 't, indent: &str) -> String {
 }
 
 /// Customers reach the brain's port.
-pub(super) fn brain_grant(tags: &BTreeSet<String>, indent: &str) -> String {
+pub(super) fn brain_grant(tags: &BTreeSet<String>, port: u16, indent: &str) -> String {
     format!(
-        "{{\n{indent}  \"src\": {},\n{indent}  \"dst\": {},\n{indent}  \"ip\": [\"tcp:{BRAIN_PORT}\"],\n{indent}}}",
+        "{{\n{indent}  \"src\": {},\n{indent}  \"dst\": {},\n{indent}  \"ip\": [\"tcp:{port}\"],\n{indent}}}",
         lines(tags.iter().cloned(), indent),
         inline([BRAIN_TAG]),
     )
@@ -163,13 +163,18 @@ pub(super) fn team_test(tags: &BTreeSet<String>, indent: &str) -> String {
 }
 
 /// A customer reaches the brain's port, and neither the brain's SSH nor the next customer nor the team.
-pub(super) fn customer_test(tag: &str, tags: &BTreeSet<String>) -> String {
+pub(super) fn customer_test(tag: &str, tags: &BTreeSet<String>, port: u16) -> String {
     format!(
         "{{\"src\": {}, \"accept\": {}, \"deny\": {}}}",
         quoted(tag),
-        inline(&[format!("{BRAIN_TAG}:{BRAIN_PORT}")]),
+        inline(&[accepted(port)]),
         inline(&denied(tag, tags)),
     )
+}
+
+/// What a customer must reach.
+pub(super) fn accepted(port: u16) -> String {
+    format!("{BRAIN_TAG}:{port}")
 }
 
 /// What a customer must not reach.
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_policy_of_two_customers() {
-        insta::assert_snapshot!(policy(&of(&["bigco", "acme"])));
+        insta::assert_snapshot!(policy(&of(&["bigco", "acme"]), 8080));
     }
 
     #[test]
@@ -242,7 +247,7 @@ mod tests {
         for count in [0, 1, 2, 3, 40] {
             let names: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let report = check(&Document::parse(policy(&of(&names))).unwrap());
+            let report = check(&Document::parse(policy(&of(&names), 443)).unwrap(), 443);
             assert_eq!(report.violations, [], "{count}");
             assert_eq!(report.notes, [], "{count}");
             assert_eq!(report.customers, count);
@@ -254,7 +259,11 @@ mod tests {
     fn its_size_grows_with_the_customers_and_not_with_their_pairs() {
         let size = |count: usize| {
             let names: Vec<String> = (0..count).map(|n| format!("customer-{n:04}")).collect();
-            policy(&of(&names.iter().map(String::as_str).collect::<Vec<_>>())).len()
+            policy(
+                &of(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+                8080,
+            )
+            .len()
         };
         let (hundred, thousand) = (size(100), size(1000));
         assert!(thousand < 11 * hundred, "{hundred} {thousand}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::edit::{self, Edits};
 use super::generate::{self, INDENT};
 use super::hujson::{Document, Node, Position, SyntaxError, Value};
-use super::model::{BRAIN_PORT, BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TEAM_TAG};
+use super::model::{BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, TEAM_TAG};
 use super::ours;
 use super::removal::remove_tag;
 use super::selection::TagId;
@@ -40,8 +40,12 @@ pub enum MergeError {
 
 /// Puts one customer into a policy file: tag owner, rules and tests together. What is there already is kept, so that doing it
 /// again changes nothing.
-pub fn add_customer(text: &str, customer: &CustomerId) -> Result<String, MergeError> {
-    add_customers(text, [customer])
+pub fn add_customer(
+    text: &str,
+    customer: &CustomerId,
+    brain_port: u16,
+) -> Result<String, MergeError> {
+    add_customers(text, [customer], brain_port)
 }
 
 /// Takes one customer out of a policy file: tag owner, rules and tests together.
@@ -53,19 +57,21 @@ pub fn remove_customer(text: &str, customer: &CustomerId) -> Result<String, Merg
 pub fn add_customers<'c>(
     text: &str,
     customers: impl IntoIterator<Item = &'c CustomerId>,
+    brain_port: u16,
 ) -> Result<String, MergeError> {
-    add_customers_marked(text, customers, None)
+    add_customers_marked(text, customers, brain_port, None)
 }
 
 /// Puts customers into a policy file, with a remark at each tag owner that is new.
 pub fn add_customers_marked<'c>(
     text: &str,
     customers: impl IntoIterator<Item = &'c CustomerId>,
+    brain_port: u16,
     mark: Option<&str>,
 ) -> Result<String, MergeError> {
     let tags = generate::tags(customers);
     if text.trim().is_empty() && mark.is_none() {
-        return Ok(generate::policy(&tags));
+        return Ok(generate::policy(&tags, brain_port));
     }
     if tags.is_empty() {
         return Ok(text.to_owned());
@@ -73,13 +79,14 @@ pub fn add_customers_marked<'c>(
     let text = if text.trim().is_empty() { "{}" } else { text };
     // Each step reads what the one before it wrote.
     let text = owners(text, &tags, mark)?;
-    let text = brain_grant(&text, &tags)?;
+    let text = brain_grant(&text, &tags, brain_port)?;
     let text = team_grant(&text, &tags)?;
     let text = ssh_rule(&text, &tags)?;
-    let text = tests(&text, &tags)?;
+    let text = tests(&text, &tags, brain_port)?;
     let text = ssh_tests(&text, &tags)?;
     let all = owned_customers(&Document::parse(text.as_str())?);
-    ring(&text, &all)
+    let text = ring(&text, &all)?;
+    moved_brain(&text, &tags, brain_port)
 }
 
 /// Whether the tag owner of a customer has this remark.
@@ -321,22 +328,22 @@ fn rule(
     Ok(edits.apply(&document.text))
 }
 
-fn brain_grant(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
+fn brain_grant(text: &str, tags: &BTreeSet<String>, port: u16) -> Result<String, MergeError> {
     let document = Document::parse(text)?;
     let mut policy = Policy::read(&document);
     let brain = policy.names.tag(BRAIN_TAG);
-    let reached = policy.customers_reaching(brain, TCP, BRAIN_PORT);
+    let reached = policy.customers_reaching(brain, TCP, port);
     let new = missing(tags, &policy, &reached);
     if new.is_empty() {
         return Ok(document.text);
     }
-    let fresh = generate::brain_grant(&new, INDENT);
+    let fresh = generate::brain_grant(&new, port, INDENT);
     let comment = generate::BRAIN_COMMENT;
     rule(
         &document,
         "grants",
         &new,
-        ours::is_brain_grant,
+        |element| ours::is_brain_grant(element, port),
         ("src", ""),
         (comment, fresh),
     )
@@ -383,7 +390,7 @@ fn ssh_rule(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
     )
 }
 
-fn tests(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
+fn tests(text: &str, tags: &BTreeSet<String>, port: u16) -> Result<String, MergeError> {
     let document = Document::parse(text)?;
     let elements = elements(&document, "tests")?;
     let tested = ours::listed(elements, ours::is_team_test, "accept");
@@ -405,7 +412,9 @@ fn tests(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
             ("", fresh),
         )?
     };
-    each(&text, "tests", tags, generate::customer_test)
+    each(&text, "tests", tags, |tag, all| {
+        generate::customer_test(tag, all, port)
+    })
 }
 
 fn ssh_tests(text: &str, tags: &BTreeSet<String>) -> Result<String, MergeError> {
@@ -448,7 +457,7 @@ fn each(
     text: &str,
     name: &'static str,
     tags: &BTreeSet<String>,
-    test: fn(&str, &BTreeSet<String>) -> String,
+    test: impl Fn(&str, &BTreeSet<String>) -> String,
 ) -> Result<String, MergeError> {
     let document = Document::parse(text)?;
     let all = owned_customers(&document);
@@ -488,5 +497,23 @@ pub(super) fn ring(text: &str, all: &BTreeSet<String>) -> Result<String, MergeEr
     };
     rename("tests", "deny", generate::denied)?;
     rename("sshTests", "dst", generate::others)?;
+    Ok(edits.apply(text))
+}
+
+/// The tests of these customers, as far as they are in the form in which they were made, accept the port that the brain has
+/// now. A rule for another one stays: hosts may still be on their way from there.
+fn moved_brain(text: &str, tags: &BTreeSet<String>, port: u16) -> Result<String, MergeError> {
+    let document = Document::parse(text)?;
+    let mut edits = Edits::default();
+    let accepted = [generate::accepted(port)];
+    for test in elements(&document, "tests")? {
+        let ours =
+            source(test).is_some_and(|tag| tags.contains(tag)) && ours::is_customer_test(test);
+        if let Some(list) = test.get("accept").filter(|_| ours)
+            && !ours::is_list_of(list, &accepted)
+        {
+            edits.replace(list.span.clone(), generate::inline(&accepted));
+        }
+    }
     Ok(edits.apply(text))
 }

@@ -15,8 +15,8 @@ pub const TEAM_TAG: &str = "tag:m8trx-team";
 pub const OPERATOR_TAG: &str = "tag:m8trx-operator";
 /// What every customer's tag begins with.
 pub const CUSTOMER_PREFIX: &str = "tag:m8trx-cust-";
-/// The brain's port.
-pub const BRAIN_PORT: u16 = 8080;
+/// The brain's port where nothing says where the brain is.
+pub const DEFAULT_BRAIN_PORT: u16 = 8080;
 
 /// A policy file, read.
 #[derive(Debug)]
@@ -131,6 +131,8 @@ pub struct Attribute<'d> {
     pub target: Selection<'d>,
     /// Which attributes.
     pub attr: Vec<&'d str>,
+    /// The app connectors it names.
+    pub connectors: Selection<'d>,
 }
 
 /// An element of `tests`.

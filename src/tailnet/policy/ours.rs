@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::generate::SSH_USERS;
 use super::hujson::{Node, Value};
-use super::model::{BRAIN_PORT, BRAIN_TAG, CUSTOMER_PREFIX, TEAM_TAG};
+use super::model::{BRAIN_TAG, CUSTOMER_PREFIX, TEAM_TAG};
 
 /// Whether it is a list of just these strings.
 pub(super) fn is_list_of(node: &Node, texts: &[impl AsRef<str>]) -> bool {
@@ -45,11 +45,12 @@ fn is(node: &Node, member: &str, texts: &[&str]) -> bool {
     node.get(member).is_some_and(|list| is_list_of(list, texts))
 }
 
-pub(super) fn is_brain_grant(node: &Node) -> bool {
+/// The grant that lets customers reach this port of the brain.
+pub(super) fn is_brain_grant(node: &Node, port: u16) -> bool {
     has_just(node, &["src", "dst", "ip"])
         && is_of_customers(node, "src", "", &[])
         && is(node, "dst", &[BRAIN_TAG])
-        && is(node, "ip", &[&format!("tcp:{BRAIN_PORT}")])
+        && is(node, "ip", &[&format!("tcp:{port}")])
 }
 
 pub(super) fn is_team_grant(node: &Node) -> bool {
@@ -83,12 +84,21 @@ pub(super) fn is_team_ssh_test(node: &Node) -> bool {
         && is(node, "accept", &SSH_USERS)
 }
 
-/// A test of a customer, of either kind.
+/// A test of a customer, of either kind; of whatever port of the brain, which may have moved since.
 pub(super) fn is_customer_test(node: &Node) -> bool {
-    let brain = format!("{BRAIN_TAG}:{BRAIN_PORT}");
+    let is_brain = |text: &str| {
+        let port = text
+            .strip_prefix(BRAIN_TAG)
+            .and_then(|rest| rest.strip_prefix(':'));
+        port.is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    let accepts_brain = matches!(
+        node.get("accept").and_then(Node::as_array),
+        Some([one]) if one.as_str().is_some_and(is_brain)
+    );
     let (brain_ssh, team_ssh) = (format!("{BRAIN_TAG}:22"), format!("{TEAM_TAG}:22"));
     let network = has_just(node, &["src", "accept", "deny"])
-        && is(node, "accept", &[&brain])
+        && accepts_brain
         && is_of_customers(node, "deny", ":22", &[&brain_ssh, &team_ssh]);
     let ssh = has_just(node, &["src", "dst", "deny"])
         && is(node, "deny", &SSH_USERS)

@@ -24,6 +24,11 @@ impl Rule<'_> {
         }
     }
 
+    /// Whether it names a single address of which it is not known whose it is.
+    pub fn is_unsettled(&self) -> bool {
+        self.src.is_unsettled() || self.targets.iter().any(|target| target.dst.is_unsettled())
+    }
+
     /// Whether it opens anything at all.
     pub fn opens(&self) -> bool {
         self.app || self.targets.iter().any(|target| !target.traffic.is_empty())

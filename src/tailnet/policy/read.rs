@@ -1,14 +1,17 @@
 //! Reading a parsed file into a [`Policy`].
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use bit_set::BitSet;
 
+use super::address::AddressRange;
 use super::hujson::{Document, Member, Node, Value};
 use super::index::Index;
 use super::model::{
-    Approver, Attribute, CUSTOMER_PREFIX, Policy, Problem, SshTest, TagOwner, Test,
+    Approver, Attribute, BRAIN_TAG, CUSTOMER_PREFIX, OPERATOR_TAG, Policy, Problem, SshTest,
+    TEAM_TAG, TagOwner, Test,
 };
 use super::selection::{Names, Selection, TagId};
 
@@ -26,14 +29,20 @@ const WITHOUT_SAY: [&str; 7] = [
 impl<'d> Policy<'d> {
     /// Reads a parsed file.
     pub fn read(document: &'d Document) -> Self {
+        Self::read_with(document, HashMap::new())
+    }
+
+    /// As [`Policy::read`], where it is known whose single addresses of the tailnet are.
+    pub fn read_with(document: &'d Document, addresses: HashMap<IpAddr, Vec<String>>) -> Self {
         let mut reader = Reader {
             document,
-            names: Names::default(),
+            names: Names::with_addresses(addresses),
             problems: Vec::new(),
             used_tags: HashMap::new(),
             default_posture: false,
         };
         reader.definitions();
+        reader.nested_definitions();
         let root = &document.root;
         let section = |name: &str| root.get(name);
         let tag_owners = section("tagOwners").map_or_else(Vec::new, |n| reader.tag_owners(n));
@@ -44,6 +53,7 @@ impl<'d> Policy<'d> {
         let attributes = section("nodeAttrs").map_or_else(Vec::new, |n| reader.attributes(n));
         let tests = section("tests").map_or_else(Vec::new, |n| reader.tests(n));
         let ssh_tests = section("sshTests").map_or_else(Vec::new, |n| reader.ssh_tests(n));
+        reader.tags_by_case();
         let mut customers: Vec<TagId> = (0..reader.names.tags().len())
             .filter(|tag| reader.names.tag_name(*tag).starts_with(CUSTOMER_PREFIX))
             .collect();
@@ -138,6 +148,72 @@ impl<'d> Reader<'d> {
                     &member.span,
                     "this section is not known, and may grant anything",
                 ),
+            }
+        }
+    }
+
+    /// Tags that are the design's but for upper and lower case: whether Tailscale takes both for one is not known.
+    fn tags_by_case(&mut self) {
+        let design = [BRAIN_TAG, TEAM_TAG, OPERATOR_TAG];
+        let names: Vec<String> = self.names.tags().to_vec();
+        for (tag, name) in names.iter().enumerate() {
+            let lower = name.to_ascii_lowercase();
+            let ours = lower.starts_with(CUSTOMER_PREFIX) || design.contains(&lower.as_str());
+            if ours && lower != *name {
+                let at = self.used_tags.get(&tag).copied().unwrap_or(0);
+                self.problem(
+                    name.clone(),
+                    &(at..at),
+                    format!("it is {lower} but for upper and lower case, and may be taken for it"),
+                );
+            }
+        }
+    }
+
+    /// What Tailscale refuses in groups and IP sets.
+    fn nested_definitions(&mut self) {
+        let root = &self.document.root;
+        let lists = |section: &str| {
+            root.get(section)
+                .and_then(Node::as_object)
+                .unwrap_or_default()
+        };
+        for group in lists("groups") {
+            for member in group.value.as_array().unwrap_or_default() {
+                if member
+                    .as_str()
+                    .is_some_and(|text| text.starts_with("group:"))
+                {
+                    let path = format!("groups.{}", group.name);
+                    self.problem(
+                        path,
+                        &member.span,
+                        "a group is in a group; Tailscale refuses the file",
+                    );
+                }
+            }
+        }
+        for set in lists("ipsets") {
+            for entry in set.value.as_array().unwrap_or_default() {
+                let Some(text) = entry.as_str() else { continue };
+                let what = text
+                    .strip_prefix("add ")
+                    .or_else(|| text.strip_prefix("remove "))
+                    .unwrap_or(text)
+                    .trim();
+                let may = what.starts_with("ipset:")
+                    || what == "autogroup:internet"
+                    || self.names.hosts.contains_key(what)
+                    || AddressRange::parse(what).is_some();
+                if !may {
+                    let path = format!("ipsets.{}", set.name);
+                    let shown = what.escape_debug();
+                    self.problem(
+                        path,
+                        &entry.span,
+                        format!("`{shown}` is neither an address, a host, another IP set nor autogroup:internet; Tailscale refuses the file"),
+                    );
+                }
             }
         }
     }
@@ -347,14 +423,31 @@ impl<'d> Reader<'d> {
                     .map(|(text, _)| text)
                     .collect()
             });
+            let connectors = self.connectors(&path, element);
             found.push(Attribute {
                 at: element.span.start,
                 target,
                 attr,
+                connectors,
                 path,
             });
         }
         found
+    }
+
+    /// The devices that draw the traffic to some domains to themselves, as app connectors.
+    fn connectors(&mut self, path: &str, element: &'d Node) -> Selection<'d> {
+        let mut all = Vec::new();
+        let apps = element.get("app").and_then(Node::as_object);
+        for app in apps.unwrap_or_default() {
+            for connector in app.value.as_array().unwrap_or_default() {
+                if let Some(list) = connector.get("connectors") {
+                    let path = format!("{path}.app.{}", app.name);
+                    all.extend(self.strings(&path, list).into_iter().map(|(text, _)| text));
+                }
+            }
+        }
+        Selection::read(all, &mut self.names)
     }
 
     fn tests(&mut self, node: &'d Node) -> Vec<Test<'d>> {

@@ -2,13 +2,83 @@
 
 use std::collections::HashMap;
 
+use super::address::AddressRange;
 use super::hujson::{Node, Value};
 use super::model::{Rule, SshRule, Target};
 use super::read::{Reader, split_ports};
 use super::selection::Selection;
 use super::traffic::{self, Traffic};
 
+/// Whether SSH rules take it: `always`, or hours, minutes and seconds up to a week.
+fn is_check_period(text: &str) -> bool {
+    if text == "always" {
+        return true;
+    }
+    let mut seconds: f64 = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let Ok(number) = rest[..digits].parse::<f64>() else {
+            return false;
+        };
+        let unit = match rest[digits..].chars().next() {
+            Some('h') => 3600.0,
+            Some('m') => 60.0,
+            Some('s') => 1.0,
+            _ => return false,
+        };
+        seconds += number * unit;
+        rest = &rest[digits + 1..];
+    }
+    seconds > 0.0 && seconds <= 168.0 * 3600.0
+}
+
 impl<'d> Reader<'d> {
+    /// What Tailscale refuses in a rule.
+    fn refused(&mut self, path: &str, rule: &Node, what: &str) {
+        self.problem(
+            path,
+            &rule.span,
+            format!("{what}; Tailscale refuses the file"),
+        );
+    }
+
+    fn port_zero(&mut self, path: &str, ports: &str, at: usize) {
+        let ports = ports.rsplit(':').next().unwrap_or_default();
+        if ports.split(',').any(|part| part.trim() == "0") {
+            self.problem(
+                path,
+                &(at..at),
+                "there is no port 0; Tailscale refuses the file",
+            );
+        }
+    }
+
+    /// Selectors that have no place on one side of a rule, or not together.
+    fn sides(&mut self, path: &str, rule: &Node, src: &Selection<'d>, dst: &[&Selection<'d>]) {
+        let to = |selector: &str| dst.iter().any(|dst| dst.says(selector));
+        if src.says("autogroup:self") {
+            self.refused(path, rule, "autogroup:self cannot be a source");
+        }
+        if to("autogroup:self")
+            && (src.is_everything() || !src.named_tags().is_empty() || src.names_every_tagged())
+        {
+            self.refused(
+                path,
+                rule,
+                "autogroup:self cannot be the destination of tagged devices",
+            );
+        }
+        if to("autogroup:danger-all") {
+            self.refused(path, rule, "autogroup:danger-all cannot be a destination");
+        }
+        if to("0.0.0.0/0") || to("::/0") {
+            self.refused(path, rule, "`0.0.0.0/0` and `::/0` cannot be destinations: autogroup:internet is meant, or `*`");
+        }
+    }
+
     pub(super) fn grants(&mut self, node: &'d Node) -> Vec<Rule<'d>> {
         let mut rules = Vec::new();
         for (path, grant) in self.elements("grants", node) {
@@ -23,6 +93,7 @@ impl<'d> Reader<'d> {
             if let Some(ip) = grant.get("ip") {
                 let before = self.problems.len();
                 for (text, at) in self.strings(&format!("{path}.ip"), ip) {
+                    self.port_zero(&path, text, at);
                     match traffic::of_grant(text) {
                         Some(traffic) => allowed.extend(traffic),
                         None => self.problem(
@@ -47,6 +118,24 @@ impl<'d> Reader<'d> {
             let via = grant
                 .get("via")
                 .map(|list| self.selection(&format!("{path}.via"), list));
+            let absent = |name: &str| grant.get(name).is_none_or(|n| n.value == Value::Null);
+            if absent("ip") && absent("app") {
+                self.refused(&path, grant, "it has neither `ip` nor `app`");
+            }
+            if app && dst.says("autogroup:internet") {
+                self.refused(
+                    &path,
+                    grant,
+                    "`app` cannot be granted to autogroup:internet",
+                );
+            }
+            if via
+                .as_ref()
+                .is_some_and(|via| via.said().any(|text| !text.starts_with("tag:")))
+            {
+                self.refused(&path, grant, "`via` holds something else than tags");
+            }
+            self.sides(&path, grant, &src, &[&dst]);
             rules.push(Rule {
                 at: grant.span.start,
                 src,
@@ -111,6 +200,7 @@ impl<'d> Reader<'d> {
             };
             for (text, at) in self.plain_strings(&format!("{path}.dst"), list) {
                 let (host, ports) = split_ports(text);
+                self.port_zero(&path, ports.unwrap_or_default(), at);
                 let traffic = ports
                     .zip(protocol)
                     .and_then(|(ports, protocol)| traffic::ports(protocol, ports));
@@ -142,6 +232,9 @@ impl<'d> Reader<'d> {
                 }
                 self.note_tag(host, at);
             }
+            let destinations: Vec<&Selection<'d>> =
+                targets.iter().map(|target| &target.dst).collect();
+            self.sides(&path, acl, &src, &destinations);
             rules.push(Rule {
                 at: acl.span.start,
                 src,
@@ -187,6 +280,20 @@ impl<'d> Reader<'d> {
                 Some(list) => self.strings(&format!("{path}.users"), list),
                 None => Vec::new(),
             };
+            if users.is_empty() || users.iter().any(|(text, _)| text.is_empty()) {
+                self.refused(&path, rule, "`users` is missing or holds an empty name");
+            }
+            let network = |text: &str| text.contains('/') && AddressRange::parse(text).is_some();
+            if dst
+                .said()
+                .any(|text| network(self.names.hosts.get(text).copied().unwrap_or(text)))
+            {
+                self.refused(&path, rule, "`dst` holds a network");
+            }
+            let period = rule.get("checkPeriod").and_then(Node::as_str);
+            if period.is_some_and(|text| !is_check_period(text)) {
+                self.refused(&path, rule, "its `checkPeriod` is not between 1m and 168h");
+            }
             for (list, name) in [(rule.get("dst"), "dst"), (rule.get("users"), "users")] {
                 if let Some(list) = list
                     && list.strings().any(|text| text == "*")

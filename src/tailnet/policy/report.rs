@@ -20,6 +20,9 @@ pub struct Report {
     pub tests: Expectations,
     /// What is wrong.
     pub violations: Vec<Finding>,
+    /// Whether it names single addresses of the tailnet of which it is not known whose they are.
+    #[serde(skip)]
+    pub names_addresses: bool,
     /// What should be known, but opens no way between customers.
     pub notes: Vec<Finding>,
 }
@@ -37,11 +40,13 @@ impl Report {
 pub enum Kind {
     /// A customer reaches another customer.
     CustomersConnected,
-    /// A customer reaches the team or the operator.
+    /// A customer reaches the team, the operator or people's own devices.
     TeamExposed,
+    /// A customer gets into the brain.
+    BrainExposed,
     /// Somebody may take a customer's tag who should not.
     TagClaimable,
-    /// A customer's host may announce routes by itself.
+    /// A customer's host may announce routes by itself, or others' traffic leads through it.
     RoutesClaimable,
     /// A customer does not reach the brain.
     BrainUnreachable,
@@ -57,6 +62,8 @@ pub enum Kind {
     NotUnderstood,
     /// A customer reaches something else than the brain's port.
     ReachesMore,
+    /// Something that customers reach reaches customers.
+    TwoHops,
     /// A customer's host may be reached from the internet.
     Funnel,
     /// Tests that depend on what the file does not say.

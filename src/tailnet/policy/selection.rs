@@ -20,11 +20,21 @@ pub struct Names<'d> {
     pub groups: HashMap<&'d str, Vec<&'d str>>,
     /// `ipsets`
     pub ipsets: HashMap<&'d str, Vec<&'d str>>,
+    /// Whose single addresses of the tailnet are: tags, or a user. Empty where the devices are not known.
+    pub addresses: HashMap<IpAddr, Vec<String>>,
     numbers: HashMap<String, TagId>,
     tags: Vec<String>,
 }
 
 impl Names<'_> {
+    /// Names of a file in a tailnet where this is known of its addresses.
+    pub fn with_addresses(addresses: HashMap<IpAddr, Vec<String>>) -> Self {
+        Self {
+            addresses,
+            ..Self::default()
+        }
+    }
+
     /// The number of a tag, given when it is first met.
     pub fn tag(&mut self, name: &str) -> TagId {
         if let Some(number) = self.numbers.get(name) {
@@ -64,6 +74,8 @@ pub enum Entity<'d> {
     Address(IpAddr),
     /// A service.
     Service(&'d str),
+    /// What is no destination of a test: a network. Tailscale finds nothing reached there.
+    Nothing,
     /// A selector that stands for itself.
     Other(&'d str),
 }
@@ -85,6 +97,12 @@ pub struct Selection<'d> {
     /// Of these, something may have been taken out again.
     loose_ranges: Vec<AddressRange>,
     services: HashSet<&'d str>,
+    /// Single addresses whose device is known, and those that no device ever has.
+    settled: Vec<AddressRange>,
+    /// Whether it names a single address of the tailnet whose device is not known.
+    unsettled: bool,
+    /// What in it means people's own devices, as the file says it.
+    people: Vec<String>,
     /// What was not understood; it may be anything.
     unknown: Vec<&'d str>,
     literal: HashSet<&'d str>,
@@ -130,6 +148,26 @@ impl<'d> Selection<'d> {
         self.every_tagged
     }
 
+    /// Whether it names a single address of the tailnet, and it is not known whose that is.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// What in it means people's own devices: users, groups, roles.
+    pub fn people(&self) -> Option<&str> {
+        self.people.first().map(String::as_str)
+    }
+
+    /// Whether it says just this.
+    pub fn says(&self, selector: &str) -> bool {
+        self.literal.contains(selector)
+    }
+
+    /// Everything it says, as it is written, in an order of its own.
+    pub fn said(&self) -> impl Iterator<Item = &'d str> {
+        self.literal.iter().copied()
+    }
+
     /// Adds a selector.
     pub fn add(&mut self, selector: &'d str, names: &mut Names<'d>) {
         self.add_within(selector, names, &mut Vec::new());
@@ -138,6 +176,13 @@ impl<'d> Selection<'d> {
     fn add_within(&mut self, selector: &'d str, names: &mut Names<'d>, around: &mut Vec<&'d str>) {
         let cyclic = around.contains(&selector) || around.len() > 16;
         self.literal.insert(selector);
+        let of_people = selector.starts_with("autogroup:member")
+            || ROLES.contains(&selector)
+            || selector.starts_with("group:")
+            || selector.starts_with("user:*@");
+        if of_people && around.is_empty() {
+            self.people.push(selector.to_owned());
+        }
         match selector {
             "*" | "autogroup:danger-all" => self.everything = true,
             "autogroup:tagged" => self.every_tagged = true,
@@ -168,14 +213,43 @@ impl<'d> Selection<'d> {
             _ => {
                 let address = names.hosts.get(selector).copied().unwrap_or(selector);
                 if let Some(range) = AddressRange::parse(address) {
-                    self.ranges.push(range);
+                    self.add_range(range, names);
                 } else if selector.contains('@') && !selector.contains(':') {
+                    if around.is_empty() {
+                        self.people.push(selector.to_owned());
+                    }
                     self.users.insert(selector);
                 } else {
                     self.unknown.push(selector);
                 }
             }
         }
+    }
+
+    fn add_range(&mut self, range: AddressRange, names: &mut Names<'d>) {
+        if range.is_never_a_device() {
+            self.settled.push(range);
+            return;
+        }
+        let single = range
+            .single()
+            .filter(|address| address::is_of_tailnet(*address));
+        if let Some(address) = single {
+            if let Some(owners) = names.addresses.get(&address).cloned() {
+                for owner in owners {
+                    if owner.starts_with("tag:") {
+                        let tag = names.tag(&owner);
+                        self.tags.insert(tag);
+                    } else {
+                        self.people.push(format!("{address}, a device of {owner}"));
+                    }
+                }
+                self.settled.push(range);
+                return;
+            }
+            self.unsettled = true;
+        }
+        self.ranges.push(range);
     }
 
     fn add_ipset(&mut self, name: &'d str, names: &mut Names<'d>, around: &mut Vec<&'d str>) {
@@ -200,10 +274,21 @@ impl<'d> Selection<'d> {
         }
         self.ranges.append(&mut inner.ranges);
         self.loose_ranges.append(&mut inner.loose_ranges);
+        self.settled.append(&mut inner.settled);
+        self.people.append(&mut inner.people);
         self.unknown.append(&mut inner.unknown);
+        self.unsettled |= inner.unsettled;
         self.everything |= inner.everything;
+        self.every_tagged |= inner.every_tagged;
+        self.members |= inner.members;
+        self.roles |= inner.roles;
+        self.own |= inner.own;
         self.internet |= inner.internet;
         self.tags.union_with(&inner.tags);
+        self.users.extend(inner.users);
+        self.groups.extend(inner.groups);
+        self.domains.append(&mut inner.domains);
+        self.services.extend(inner.services);
     }
 
     /// Whether it holds every tagged device, whatever its tag.
@@ -218,6 +303,14 @@ impl<'d> Selection<'d> {
                 || self.ranges.iter().any(|r| r.meets_tailnet())
                 || self.loose_ranges.iter().any(|r| r.meets_tailnet()),
         )
+    }
+
+    /// Whether it holds every device by its address, people's own among them.
+    pub fn every_address(&self) -> Truth {
+        if self.everything {
+            return Truth::Yes;
+        }
+        self.every_tag_by_address()
     }
 
     /// The tags it names.
@@ -235,7 +328,7 @@ impl<'d> Selection<'d> {
         self.ranges
             .iter()
             .chain(&self.loose_ranges)
-            .any(|r| r.meets_private())
+            .any(|r| r.meets_private() && !r.is_within_tailnet())
     }
 
     /// Whether it holds what is reached through an exit node or a subnet router.
@@ -260,7 +353,8 @@ impl<'d> Selection<'d> {
         }
         let unknown = Truth::perhaps(!self.unknown.is_empty());
         let in_ranges = |address| {
-            let truth = Truth::of(self.ranges.iter().any(|r| r.contains(address)));
+            let mut exact = self.ranges.iter().chain(&self.settled);
+            let truth = Truth::of(exact.any(|r| r.contains(address)));
             truth.max(Truth::perhaps(
                 self.loose_ranges.iter().any(|r| r.contains(address)),
             ))
@@ -271,13 +365,13 @@ impl<'d> Selection<'d> {
             Entity::User(user) => {
                 let domain = user.find('@').map(|at| &user[at..]);
                 let named = self.users.contains(user)
-                    || self.members
                     || domain.is_some_and(|domain| self.domains.contains(&domain))
                     || (self.own && source == Some(entity));
                 let in_other_group = self.groups.iter().any(|g| !names.groups.contains_key(g));
                 Truth::of(named)
                     .max(self.every_tag_by_address())
-                    .max(Truth::perhaps(self.roles || in_other_group))
+                    // Whether somebody is a member of the tailnet, the file cannot know.
+                    .max(Truth::perhaps(self.members || self.roles || in_other_group))
             }
             Entity::Group(group) => {
                 let members = names
@@ -293,14 +387,13 @@ impl<'d> Selection<'d> {
                     .iter()
                     .any(|member| self.holds(&Entity::User(member), source, names) > Truth::No);
                 let own = self.own && source == Some(entity);
-                Truth::of(self.groups.contains(group) || self.members || every || own).max(
-                    Truth::perhaps(
-                        some || self.roles
-                            || somewhere > Truth::No
-                            || (!names.groups.contains_key(group)
-                                && (!self.groups.is_empty() || !self.users.is_empty())),
-                    ),
-                )
+                Truth::of(self.groups.contains(group) || every || own).max(Truth::perhaps(
+                    some || self.members
+                        || self.roles
+                        || somewhere > Truth::No
+                        || (!names.groups.contains_key(group)
+                            && (!self.groups.is_empty() || !self.users.is_empty())),
+                ))
             }
             Entity::Address(address) => {
                 let device = address::is_of_tailnet(*address)
@@ -318,7 +411,12 @@ impl<'d> Selection<'d> {
                     .max(Truth::of(self.internet && address::is_public(*address)))
             }
             Entity::Service(service) => Truth::of(self.services.contains(service)).max(somewhere),
-            Entity::Other(text) => Truth::of(self.literal.contains(text)).max(Truth::Perhaps),
+            Entity::Nothing => Truth::No,
+            Entity::Other(text) => Truth::perhaps(*text == "autogroup:internet")
+                .max(Truth::of(
+                    self.literal.contains(text) && *text != "autogroup:internet",
+                ))
+                .max(Truth::Perhaps),
         })
     }
 
@@ -346,6 +444,9 @@ pub fn entity<'d>(selector: &'d str, names: &mut Names<'d>) -> Entity<'d> {
     let address = address.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = address.parse() {
         return Entity::Address(address);
+    }
+    if address.contains('/') && AddressRange::parse(address).is_some() {
+        return Entity::Nothing;
     }
     if selector.contains('@') && !selector.contains(':') {
         return Entity::User(selector);
@@ -415,7 +516,7 @@ mod tests {
             ("b@x.com", No),
             ("group:eng", Yes),
             ("group:synced@x.com", Perhaps),
-            ("autogroup:member", Yes),
+            ("autogroup:member", Perhaps),
             ("autogroup:admin", Perhaps),
             ("user:*@x.com", Yes),
             ("user:*@y.com", No),

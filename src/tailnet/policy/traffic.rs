@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::model::BRAIN_PORT;
 use super::truth::Truth;
 
 /// An IP protocol as a rule names it.
@@ -78,12 +77,12 @@ impl Traffic {
         Truth::of(ping || (fits && self.first <= port && port <= self.last))
     }
 
-    /// Whether it is the brain's port and nothing else.
-    pub fn is_brain_port(&self) -> bool {
+    /// Whether it is one TCP port and nothing else.
+    pub fn is_just(&self, port: u16) -> bool {
         self.protocol == Protocol::Number(TCP)
             && self.understood
-            && self.first == BRAIN_PORT
-            && self.last == BRAIN_PORT
+            && self.first == port
+            && self.last == port
     }
 
     /// A port to show: 22 if it is among them.
@@ -147,7 +146,13 @@ pub fn ports(protocol: Protocol, text: &str) -> Option<Vec<Traffic>> {
                 let port = part.parse().ok()?;
                 (port, port)
             };
-            (first <= last).then_some(Traffic {
+            // Only these have ports; Tailscale refuses them with others.
+            let ported = match protocol {
+                Protocol::Number(number) => matches!(number, TCP | UDP | 132),
+                Protocol::Any | Protocol::Unnamed => true,
+            };
+            let fits = first <= last && (ported || (first, last) == (0, u16::MAX));
+            fits.then_some(Traffic {
                 protocol,
                 first,
                 last,
@@ -203,7 +208,7 @@ mod tests {
             );
         }
         for text in [
-            "", "tcp", "tcp:", "tcp:x", "65536", "9-1", "foo:22", ":22", "tcp:1-",
+            "", "tcp", "tcp:", "tcp:x", "icmp:22", "65536", "9-1", "foo:22", ":22", "tcp:1-",
         ] {
             assert_eq!(of_grant(text), None, "{text}");
         }

@@ -1,5 +1,7 @@
 //! What a check says of single rules.
 
+use super::super::check::check_policy;
+use super::super::model::Policy;
 use super::*;
 
 const ACME: &str = "tag:m8trx-cust-acme";
@@ -123,10 +125,9 @@ fn rules_that_open_no_way_between_customers() {
             r#"{"src": ["tag:m8trx-cust-acme"], "dst": ["tag:m8trx-cust-acme"], "ip": ["*"]}"#,
             "",
         ),
-        ("grants", r#"{"src": ["*"], "dst": ["*"]}"#, ""),
         (
             "grants",
-            r#"{"src": ["*"], "dst": ["autogroup:self"], "ip": ["*"]}"#,
+            r#"{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"]}"#,
             "",
         ),
         (
@@ -208,7 +209,7 @@ fn a_file_without_rules_lets_everything_through() {
 
 #[test]
 fn who_may_take_a_customers_tag() {
-    let made = generate::policy(&tags(&["acme", "bigco"]));
+    let made = generate::policy(&tags(&["acme", "bigco"]), 8080);
     let acme = format!("\"{ACME}\": [\"tag:m8trx-operator\"]");
     let operator = "\"tag:m8trx-operator\": [\"autogroup:admin\"]";
     for (from, to, words) in [
@@ -280,7 +281,7 @@ fn who_may_take_a_customers_tag() {
 
 #[test]
 fn ways_that_must_be_open() {
-    let made = generate::policy(&tags(&["acme", "bigco"]));
+    let made = generate::policy(&tags(&["acme", "bigco"]), 8080);
     let brain = format!("      \"src\": [\n        \"{ACME}\",\n");
     let no_brain = made.replacen(&brain, "      \"src\": [\n", 1);
     let report = checked(&no_brain);
@@ -496,7 +497,7 @@ fn tags_nobody_owns_routes_and_funnel() {
             "tag:m8trx-operator (that is autogroup:admin) may give a device tag:m8trx-brain",
         ),
     ] {
-        let claimed = generate::policy(&tags(&["acme"])).replacen(
+        let claimed = generate::policy(&tags(&["acme"]), 8080).replacen(
             &format!("\"tag:m8trx-{tag}\": [\"autogroup:admin\"]"),
             &format!("{more} \"tag:m8trx-{tag}\": {owners}"),
             1,
@@ -533,4 +534,323 @@ fn tags_nobody_owns_routes_and_funnel() {
     let funnel = r#""nodeAttrs": [{"target": ["*"], "attr": ["funnel"]}],"#;
     let report = checked(&with_rule("grants", rule, funnel));
     assert_eq!(report.notes[0].kind, Kind::Funnel);
+}
+
+/// What a rule opens beside other customers is named: as a violation, or as a note.
+#[test]
+fn no_way_is_silent() {
+    let grant = |rule: &str| checked(&with_rule("grants", rule, ""));
+    for destination in [
+        "autogroup:admin",
+        "autogroup:member",
+        "autogroup:owner",
+        "group:team",
+        "op@x.com",
+        "user:*@x.com",
+    ] {
+        let rule =
+            format!(r#"{{"src": ["tag:m8trx-cust-acme"], "dst": ["{destination}"], "ip": ["*"]}}"#);
+        let report = grant(&rule);
+        assert_eq!(kinds(&report), [Kind::TeamExposed].into(), "{destination}");
+        assert_eq!(
+            report.violations[0].what,
+            format!("tag:m8trx-cust-acme reaches people's own devices ({destination})")
+        );
+        let acl = format!(
+            r#"{{"action": "accept", "src": ["tag:m8trx-cust-acme"], "dst": ["{destination}:22"]}}"#
+        );
+        assert_eq!(
+            kinds(&checked(&with_rule("acls", &acl, ""))),
+            [Kind::TeamExposed].into()
+        );
+    }
+    let report = grant(r#"{"src": ["tag:m8trx-cust-acme"], "dst": ["*"], "ip": ["*"]}"#);
+    assert!(
+        report.violations[0]
+            .what
+            .ends_with("it opens tag:m8trx-team, tag:m8trx-operator, people's own devices too"),
+        "{:?}",
+        report.violations
+    );
+    // Networks behind subnet routers, on both sides alike.
+    for rule in [
+        r#"{"src": ["10.0.0.0/8"], "dst": ["tag:m8trx-cust-acme"], "ip": ["tcp:22"]}"#,
+        r#"{"src": ["tag:m8trx-cust-acme"], "dst": ["10.0.0.0/8"], "ip": ["tcp:22"]}"#,
+    ] {
+        assert_eq!(
+            kinds(&grant(rule)),
+            [Kind::CustomersConnected].into(),
+            "{rule}"
+        );
+    }
+    let fd = r#"{"src": ["fd7a:115c:a1e0::1"], "dst": ["tag:m8trx-brain"], "ip": ["tcp:22"]}"#;
+    assert_eq!(grant(fd).violations, []);
+    // Routers.
+    for (rule, more) in [
+        (
+            r#"{"src": ["tag:m8trx-team"], "dst": ["autogroup:internet"], "ip": ["*"], "via": ["tag:m8trx-cust-acme"]}"#,
+            "",
+        ),
+        (
+            r#"{"src": [], "dst": [], "ip": []}"#,
+            r#""nodeAttrs": [{"target": ["*"], "app": {"tailscale.com/app-connectors": [{"name": "x", "connectors": ["tag:m8trx-cust-acme"], "domains": ["x.com"]}]}}],"#,
+        ),
+    ] {
+        let report = checked(&with_rule("grants", rule, more));
+        assert_eq!(
+            kinds(&report),
+            [Kind::RoutesClaimable].into(),
+            "{rule} {more}"
+        );
+    }
+    // SSH.
+    let ssh = |dst: &str, more: &str| {
+        let rule = format!(
+            r#"{{"action": "accept", "src": ["tag:m8trx-cust-acme"], "dst": ["{dst}"], "users": ["root"]}}"#
+        );
+        let text = with_rule("ssh", &rule, "");
+        checked(&text.replacen("\"tagOwners\": {", &format!("\"tagOwners\": {{ {more}"), 1))
+    };
+    assert!(kinds(&ssh("tag:m8trx-brain", "")).contains(&Kind::BrainExposed));
+    let jump = ssh("tag:jump", r#""tag:jump": [],"#);
+    assert_eq!(jump.violations, []);
+    assert_eq!(
+        jump.notes[0].what,
+        "an SSH rule lets tag:m8trx-cust-acme into tag:jump"
+    );
+    // Two hops.
+    let hop = r#"{"src": ["tag:m8trx-cust-acme"], "dst": ["tag:jump"], "ip": ["tcp:22"]}, {"src": ["tag:jump"], "dst": ["tag:m8trx-cust-bigco"], "ip": ["tcp:22"]}"#;
+    let text = with_rule("grants", hop, "").replacen(
+        "\"tagOwners\": {",
+        "\"tagOwners\": { \"tag:jump\": [],",
+        1,
+    );
+    let report = checked(&text);
+    assert_eq!(report.violations, []);
+    let told: Vec<Kind> = report.notes.iter().map(|note| note.kind).collect();
+    assert_eq!(told, [Kind::ReachesMore, Kind::TwoHops]);
+    let brain = r#"{"src": ["tag:m8trx-brain"], "dst": ["tag:m8trx-cust-bigco"], "ip": ["*"]}"#;
+    assert_eq!(grant(brain).notes[0].kind, Kind::TwoHops);
+}
+
+#[test]
+fn tags_that_differ_by_case_and_sets_with_anything_inside() {
+    let rule = r#"{"src": ["tag:M8TRX-cust-a"], "dst": ["tag:M8TRX-cust-b"], "ip": ["*"]}"#;
+    let text = with_rule("grants", rule, "").replacen(
+        "\"tagOwners\": {",
+        "\"tagOwners\": { \"tag:M8TRX-cust-a\": [], \"tag:M8TRX-cust-b\": [],",
+        1,
+    );
+    assert_eq!(kinds(&checked(&text)), [Kind::NotUnderstood].into());
+    for inside in [
+        "autogroup:tagged",
+        "group:x",
+        "svc:y",
+        "a@x.com",
+        "tag:m8trx-cust-acme",
+    ] {
+        let rule = r#"{"src": ["ipset:x"], "dst": ["ipset:x"], "ip": ["*"]}"#;
+        let more = format!(r#""ipsets": {{"ipset:x": ["add {inside}"]}},"#);
+        let report = checked(&with_rule("grants", rule, &more));
+        assert!(
+            kinds(&report).contains(&Kind::Invalid),
+            "{inside}: {:?}",
+            report.violations
+        );
+        if inside == "autogroup:tagged" {
+            assert!(kinds(&report).contains(&Kind::CustomersConnected));
+        }
+    }
+    let mapped =
+        r#"{"src": ["tag:m8trx-cust-acme"], "dst": ["::ffff:100.64.0.0/106"], "ip": ["*"]}"#;
+    let report = checked(&with_rule("grants", mapped, ""));
+    assert!(
+        kinds(&report).contains(&Kind::CustomersConnected),
+        "{:?}",
+        report.violations
+    );
+}
+
+/// A rule with one address of the tailnet is about the device that has it, where the devices are known.
+#[test]
+fn single_addresses_are_settled_by_the_devices() {
+    let to = |address: &str| {
+        format!(r#"{{"src": ["tag:m8trx-cust-acme"], "dst": ["{address}"], "ip": ["tcp:8080"]}}"#)
+    };
+    let judged = |rule: &str| {
+        let text = with_rule("grants", rule, "");
+        let document = Document::parse(text).unwrap();
+        let owner = |address: &str, owner: &str| (address.parse().unwrap(), vec![owner.to_owned()]);
+        let owners = [
+            owner("100.101.102.103", "tag:m8trx-brain"),
+            owner("100.101.102.104", "op@x.com"),
+            owner("100.101.102.105", "tag:m8trx-cust-bigco"),
+        ];
+        check_policy(Policy::read_with(&document, owners.into()), 8080)
+    };
+    for (address, offline, known) in [
+        ("100.101.102.103", Some(Kind::CustomersConnected), None),
+        (
+            "100.101.102.104",
+            Some(Kind::CustomersConnected),
+            Some(Kind::TeamExposed),
+        ),
+        (
+            "100.101.102.105",
+            Some(Kind::CustomersConnected),
+            Some(Kind::CustomersConnected),
+        ),
+        (
+            "100.101.102.106",
+            Some(Kind::CustomersConnected),
+            Some(Kind::CustomersConnected),
+        ),
+        // MagicDNS, and what no device ever has.
+        ("100.100.100.100", None, None),
+        ("100.115.92.0/23", None, None),
+    ] {
+        let first = |report: &Report| report.violations.first().map(|finding| finding.kind);
+        assert_eq!(
+            first(&checked(&with_rule("grants", &to(address), ""))),
+            offline,
+            "{address}"
+        );
+        assert_eq!(first(&judged(&to(address))), known, "{address}");
+    }
+    let monitoring =
+        r#"{"src": ["100.101.102.104"], "dst": ["tag:m8trx-cust-acme"], "ip": ["tcp:9100"]}"#;
+    assert!(!checked(&with_rule("grants", monitoring, "")).holds());
+    assert_eq!(judged(monitoring).violations, []);
+}
+
+/// What the service answers 400 to is called invalid before it is asked.
+#[test]
+fn what_the_service_refuses_is_invalid() {
+    for (section, rule, more, words) in [
+        (
+            "grants",
+            r#"{"src": ["*"], "dst": ["autogroup:self"], "ip": ["*"]}"#,
+            "",
+            "autogroup:self cannot be the destination of tagged",
+        ),
+        (
+            "grants",
+            r#"{"src": ["autogroup:self"], "dst": ["tag:m8trx-brain"], "ip": ["*"]}"#,
+            "",
+            "autogroup:self cannot be a source",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["0.0.0.0/0"], "ip": ["*"]}"#,
+            "",
+            "cannot be destinations",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["autogroup:danger-all"], "ip": ["*"]}"#,
+            "",
+            "danger-all cannot be a destination",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["tag:m8trx-brain"]}"#,
+            "",
+            "neither `ip` nor `app`",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["autogroup:internet"], "app": {"x.com/y": [{}]}}"#,
+            "",
+            "cannot be granted to autogroup:internet",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["autogroup:internet"], "ip": ["*"], "via": ["op@x.com"]}"#,
+            "",
+            "something else than tags",
+        ),
+        (
+            "grants",
+            r#"{"src": ["op@x.com"], "dst": ["tag:m8trx-brain"], "ip": ["tcp:0"]}"#,
+            "",
+            "no port 0",
+        ),
+        (
+            "acls",
+            r#"{"action": "accept", "src": ["op@x.com"], "dst": ["tag:m8trx-brain:0"]}"#,
+            "",
+            "no port 0",
+        ),
+        (
+            "ssh",
+            r#"{"action": "accept", "src": ["op@x.com"], "dst": ["tag:m8trx-brain"]}"#,
+            "",
+            "`users` is missing",
+        ),
+        (
+            "ssh",
+            r#"{"action": "accept", "src": ["op@x.com"], "dst": ["tag:m8trx-brain"], "users": [""]}"#,
+            "",
+            "`users` is missing or holds an empty name",
+        ),
+        (
+            "ssh",
+            r#"{"action": "accept", "src": ["op@x.com"], "dst": ["10.0.0.0/8"], "users": ["x"]}"#,
+            "",
+            "`dst` holds a network",
+        ),
+        (
+            "ssh",
+            r#"{"action": "check", "checkPeriod": "169h", "src": ["op@x.com"], "dst": ["tag:m8trx-brain"], "users": ["x"]}"#,
+            "",
+            "checkPeriod",
+        ),
+        (
+            "ssh",
+            r#"{"action": "check", "checkPeriod": "-1h", "src": ["op@x.com"], "dst": ["tag:m8trx-brain"], "users": ["x"]}"#,
+            "",
+            "checkPeriod",
+        ),
+        (
+            "grants",
+            r#"{"src": [], "dst": [], "ip": []}"#,
+            r#""groups": {"group:a": ["group:b"], "group:b": []},"#,
+            "a group is in a group",
+        ),
+    ] {
+        let report = checked(&with_rule(section, rule, more));
+        assert!(
+            report
+                .violations
+                .iter()
+                .any(|finding| finding.kind == Kind::Invalid && finding.what.contains(words)),
+            "{rule}: {:?}",
+            report.violations
+        );
+    }
+}
+
+/// Membership that the file cannot know is undecided; a network is reached by no test.
+#[test]
+fn tests_count_as_tailscale_counts_them() {
+    let with_tests = |tests: &str| {
+        let rule = r#"{"src": ["autogroup:member"], "dst": ["tag:open"], "ip": ["*"]}"#;
+        let text = with_rule("grants", rule, "");
+        let text = text.replacen("\"tagOwners\": {", "\"tagOwners\": { \"tag:open\": [],", 1);
+        let text = text.replacen("\"tests\": [", &format!("\"tests\": [ {tests},"), 1);
+        checked(&text)
+    };
+    let stranger = with_tests(r#"{"src": "torvalds@github", "deny": ["tag:open:80"]}"#);
+    assert_eq!(stranger.violations, []);
+    assert_eq!(stranger.tests.undecided, 1);
+    for destination in ["10.0.0.0/8:22", "100.64.0.16/32:22"] {
+        let test = format!(r#"{{"src": "tag:m8trx-team", "accept": ["{destination}"]}}"#);
+        assert_eq!(
+            kinds(&with_tests(&test)),
+            [Kind::TestFails].into(),
+            "{destination}"
+        );
+    }
+    let internet = with_tests(r#"{"src": "tag:m8trx-team", "accept": ["autogroup:internet:443"]}"#);
+    assert_eq!(internet.tests.undecided, 1);
 }

@@ -47,12 +47,15 @@ fn diff(before: &str, after: &str) -> String {
 
 #[test]
 fn a_customer_is_put_into_a_hand_written_file() {
-    let after = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    let after = add_customer(HAND_WRITTEN, &customer("acme"), 8080).unwrap();
     insta::assert_snapshot!(diff(HAND_WRITTEN, &after));
     assert_eq!(checked(&after).violations, []);
-    assert_eq!(add_customer(&after, &customer("acme")).unwrap(), after);
+    assert_eq!(
+        add_customer(&after, &customer("acme"), 8080).unwrap(),
+        after
+    );
 
-    let two = add_customer(&after, &customer("bigco")).unwrap();
+    let two = add_customer(&after, &customer("bigco"), 8080).unwrap();
     assert_eq!(checked(&two).violations, []);
     insta::assert_snapshot!(diff(&after, &two));
     assert_eq!(remove_customer(&two, &customer("bigco")).unwrap(), after);
@@ -90,10 +93,10 @@ fn a_customer_is_taken_out_wherever_it_is_named() {
 
 #[test]
 fn coming_and_going_leaves_no_trace() {
-    let first = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    let first = add_customer(HAND_WRITTEN, &customer("acme"), 8080).unwrap();
     let left = remove_customer(&first, &customer("acme")).unwrap();
     assert!(!left.contains("acme"));
-    let again = add_customer(&left, &customer("acme")).unwrap();
+    let again = add_customer(&left, &customer("acme"), 8080).unwrap();
     assert_eq!(remove_customer(&again, &customer("acme")).unwrap(), left);
     assert_eq!(checked(&again).violations, []);
 }
@@ -101,7 +104,8 @@ fn coming_and_going_leaves_no_trace() {
 #[test]
 fn a_mark_tells_who_put_a_customer_in() {
     let acme = customer("acme");
-    let marked = add_customers_marked(HAND_WRITTEN, [&acme], Some("m8trx-smoke=x/1")).unwrap();
+    let marked =
+        add_customers_marked(HAND_WRITTEN, [&acme], 8080, Some("m8trx-smoke=x/1")).unwrap();
     assert!(
         is_marked(&marked, &acme, "m8trx-smoke=x/1").unwrap(),
         "{marked}"
@@ -114,7 +118,7 @@ fn a_mark_tells_who_put_a_customer_in() {
     assert_eq!(remark_at(HAND_WRITTEN, &acme).unwrap(), None);
     assert!(!is_marked(HAND_WRITTEN, &acme, "m8trx-smoke=x/1").unwrap());
     // What is there already does not become another's.
-    let again = add_customers_marked(&marked, [&acme], Some("m8trx-smoke=x/2")).unwrap();
+    let again = add_customers_marked(&marked, [&acme], 8080, Some("m8trx-smoke=x/2")).unwrap();
     assert_eq!(again, marked);
     let gone = remove_customer(&marked, &acme).unwrap();
     assert!(!gone.contains("m8trx-smoke"), "{gone}");
@@ -123,9 +127,9 @@ fn a_mark_tells_who_put_a_customer_in() {
 #[test]
 fn a_file_with_carriage_returns_keeps_them() {
     let text = HAND_WRITTEN.replace('\n', "\r\n");
-    let after = add_customer(&text, &customer("acme")).unwrap();
+    let after = add_customer(&text, &customer("acme"), 8080).unwrap();
     assert_eq!(after.matches('\n').count(), after.matches("\r\n").count());
-    let plain = add_customer(HAND_WRITTEN, &customer("acme")).unwrap();
+    let plain = add_customer(HAND_WRITTEN, &customer("acme"), 8080).unwrap();
     assert_eq!(after.replace("\r\n", "\n"), plain);
 }
 
@@ -143,7 +147,7 @@ fn files_that_are_no_policy() {
             "line 2, column 2: a is there a second time",
         ),
     ] {
-        let error = add_customer(text, &customer("acme"))
+        let error = add_customer(text, &customer("acme"), 8080)
             .unwrap_err()
             .to_string();
         assert!(error.contains(words), "{text}: {error}");
@@ -164,10 +168,10 @@ fn files_that_are_no_policy() {
 #[test]
 fn nothing_becomes_a_whole_file() {
     let customers = [customer("bigco"), customer("acme")];
-    let made = add_customers(" \n", &customers).unwrap();
-    assert_eq!(made, generate::policy(&tags(&["acme", "bigco"])));
+    let made = add_customers(" \n", &customers, 8080).unwrap();
+    assert_eq!(made, generate::policy(&tags(&["acme", "bigco"]), 8080));
     assert_eq!(
-        checked(&add_customers("{}", &customers).unwrap()).violations,
+        checked(&add_customers("{}", &customers, 8080).unwrap()).violations,
         []
     );
 }

@@ -20,7 +20,10 @@ pub(super) fn tags(names: &[&str]) -> BTreeSet<String> {
 
 /// Checks a text.
 pub(super) fn checked(text: &str) -> Report {
-    check(&Document::parse(text).unwrap_or_else(|e| panic!("{e}: {text}")))
+    check(
+        &Document::parse(text).unwrap_or_else(|e| panic!("{e}: {text}")),
+        8080,
+    )
 }
 
 /// The kinds of a report's violations.
@@ -34,7 +37,7 @@ pub(super) fn kinds(report: &Report) -> BTreeSet<Kind> {
 
 /// The policy of two customers, with a rule put into a section and other sections behind it.
 pub(super) fn with_rule(section: &str, rule: &str, more: &str) -> String {
-    let made = generate::policy(&tags(&["acme", "bigco"]));
+    let made = generate::policy(&tags(&["acme", "bigco"]), 8080);
     let opening = format!("  \"{section}\": [\n");
     let text = if made.contains(&opening) {
         made.replacen(&opening, &format!("{opening}    {rule},\n"), 1)

@@ -157,7 +157,7 @@ proptest! {
         let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let (section, rule) = rule(form, &owned(src), &owned(dst), ports);
         let text = with_rule(section, &rule, MORE);
-        let text = add_customer(&text, &"cust_corp".parse().unwrap()).unwrap();
+        let text = add_customer(&text, &"cust_corp".parse().unwrap(), 8080).unwrap();
         let document = Document::parse(text).unwrap();
         let policy = Policy::read(&document);
         let all = &policy.customers;
@@ -168,7 +168,7 @@ proptest! {
             })
         };
         let some_pair = all.iter().any(|a| all.iter().any(|b| a != b && pair_is_open(*a, *b)));
-        let said = kinds(&check(&document)).contains(&Kind::CustomersConnected);
+        let said = kinds(&check(&document, 8080)).contains(&Kind::CustomersConnected);
         prop_assert_eq!(some_pair, said, "{}", rule);
     }
 
@@ -176,12 +176,12 @@ proptest! {
     #[test]
     fn putting_in_and_making_are_one(names in names(), more in "[a-z][a-z0-9_]{0,6}") {
         prop_assume!(!names.contains(&more));
-        let before = generate::policy(&generate::tags(&customers(&names)));
+        let before = generate::policy(&generate::tags(&customers(&names)), 8080);
         let all: BTreeSet<String> = names.iter().chain([&more]).cloned().collect();
-        let after = generate::policy(&generate::tags(&customers(&all)));
+        let after = generate::policy(&generate::tags(&customers(&all)), 8080);
         let more: CustomerId = format!("cust_{more}").parse().unwrap();
-        prop_assert_eq!(&add_customer(&before, &more).unwrap(), &after);
-        prop_assert_eq!(&add_customer(&after, &more).unwrap(), &after);
+        prop_assert_eq!(&add_customer(&before, &more, 8080).unwrap(), &after);
+        prop_assert_eq!(&add_customer(&after, &more, 8080).unwrap(), &after);
         prop_assert_eq!(&remove_customer(&after, &more).unwrap(), &before);
     }
 
@@ -198,13 +198,13 @@ proptest! {
             })
             .collect();
         let text = format!("// head\n{{\n  \"grants\": [\n{lines}    // end\n  ],\n\n  \"hosts\": {{\"everyone\": \"100.64.0.0/10\"}},\n}} // tail\n");
-        let first = add_customers(&text, &customers(&names)).unwrap();
+        let first = add_customers(&text, &customers(&names), 8080).unwrap();
         let mut new = first.lines();
         for line in text.lines() {
             prop_assert!(new.any(|other| other == line), "{line} is lost in {first}");
         }
         let more: CustomerId = format!("cust_{more}").parse().unwrap();
-        let second = add_customer(&first, &more).unwrap();
+        let second = add_customer(&first, &more, 8080).unwrap();
         prop_assert_eq!(&remove_customer(&second, &more).unwrap(), &first);
     }
 
@@ -212,8 +212,8 @@ proptest! {
     #[test]
     fn no_text_is_a_danger(text in "[\\[\\]{}\",:/*a-z0-9 \n]{0,200}") {
         if let Ok(document) = Document::parse(text.as_str()) {
-            check(&document);
-            let _ = add_customer(&text, &"cust_acme".parse().unwrap());
+            check(&document, 8080);
+            let _ = add_customer(&text, &"cust_acme".parse().unwrap(), 8080);
             let _ = remove_customer(&text, &"cust_acme".parse().unwrap());
         }
     }
