@@ -278,7 +278,7 @@ fn clock_hint(ahead: Option<SignedDuration>) -> String {
     let off = match ahead.filter(|ahead| ahead.abs() > SignedDuration::from_mins(1)) {
         Some(ahead) => format!(
             "by {} ({} AWS's)",
-            crate::terminal::text::duration(ahead.unsigned_abs()),
+            crate::text::duration(ahead.unsigned_abs()),
             if ahead.is_negative() {
                 "behind"
             } else {
@@ -444,7 +444,7 @@ mod tests {
             ahead
         ));
         assert!(
-            clock_hint(ahead).contains("off by 1h"),
+            clock_hint(ahead).contains("off by 1 h"),
             "{}",
             clock_hint(ahead)
         );
