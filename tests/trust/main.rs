@@ -41,7 +41,7 @@ struct Case {
 }
 
 const KILLS: [Fault; 2] = [Fault::KillBefore, Fault::KillAfter];
-const LIES: [Fault; 9] = [
+const LIES: [Fault; 11] = [
     Fault::Lost,
     Fault::Failed,
     Fault::Cut,
@@ -50,6 +50,8 @@ const LIES: [Fault; 9] = [
     Fault::Redirect,
     Fault::Unavailable,
     Fault::Throttled,
+    Fault::Expired,
+    Fault::Skewed,
     Fault::Late(Duration::from_millis(300)),
 ];
 

@@ -72,7 +72,6 @@ impl Fault {
 /// One call that passed.
 #[derive(Debug, Clone)]
 pub struct Call {
-    pub party: Party,
     /// `PutParameter /m8trx/cust_a/brain-key`, `POST /v1/keys`.
     pub what: String,
     pub changes: bool,
@@ -372,7 +371,6 @@ fn call_of(party: Party, request: &Message) -> Call {
             // Asks whether it is a brain, under a key that is none.
             || (party == Party::Brain && path == "/v1/events");
         return Call {
-            party,
             what: format!("{method} {path}"),
             changes: !asks,
             fault: None,
@@ -398,7 +396,6 @@ fn call_of(party: Party, request: &Message) -> Call {
         .any(|start| action.starts_with(start))
         || body.contains("&DryRun=true");
     Call {
-        party,
         what: format!("{action} {about}").trim_end().to_owned(),
         changes: !asks,
         fault: None,

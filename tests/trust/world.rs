@@ -28,7 +28,6 @@ pub struct BrainKey {
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub value: String,
-    pub version: i64,
     pub tags: Vec<(String, String)>,
 }
 
@@ -214,7 +213,6 @@ impl World {
         let tags = self.fleet.wait(tags).unwrap();
         Some(Stored {
             value: parameter.value.unwrap(),
-            version: parameter.version,
             tags: tags
                 .tag_list()
                 .iter()
