@@ -163,8 +163,8 @@ impl Elsewhere {
     }
 }
 
-impl From<Elsewhere> for StepError {
-    fn from(error: Elsewhere) -> Self {
+impl From<Box<Elsewhere>> for StepError {
+    fn from(error: Box<Elsewhere>) -> Self {
         Self::Precondition {
             problem: error.to_string(),
             hint: error.hint(),
@@ -177,7 +177,7 @@ impl From<Elsewhere> for StepError {
 pub enum HomeError {
     /// The customer lives elsewhere.
     #[error(transparent)]
-    Elsewhere(#[from] Elsewhere),
+    Elsewhere(#[from] Box<Elsewhere>),
     /// AWS could not be asked.
     #[error(transparent)]
     Aws(#[from] AwsError),
@@ -188,14 +188,14 @@ pub fn check_known(
     customer: &CustomerId,
     known: Option<Known>,
     aws: &Aws,
-) -> Result<Option<Known>, Elsewhere> {
+) -> Result<Option<Known>, Box<Elsewhere>> {
     let here = Home::of(aws);
     match known {
-        Some(known) if known.home != here => Err(Elsewhere {
+        Some(known) if known.home != here => Err(Box::new(Elsewhere {
             customer: customer.clone(),
             known,
             here,
-        }),
+        })),
         known => Ok(known),
     }
 }
@@ -206,7 +206,7 @@ pub fn check_role(
     role: &Role,
     policy: Option<&Value>,
     aws: &Aws,
-) -> Result<Option<Known>, Elsewhere> {
+) -> Result<Option<Known>, Box<Elsewhere>> {
     let last_used = role.last_used_region.as_deref();
     let known = Known::of_role(&role.tags, policy, last_used, &aws.account);
     check_known(customer, known, aws)

@@ -27,7 +27,9 @@ impl From<ConnectError> for Failure {
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         match error {
-            HomeError::Elsewhere(error) => Self::new(Kind::Precondition, &error).hint(error.hint()),
+            HomeError::Elsewhere(error) => {
+                Self::new(Kind::Precondition, &*error).hint(error.hint())
+            }
             HomeError::Aws(error) => Self::from(error)
                 .within("where the customer lives could not be looked up; nothing was changed"),
         }

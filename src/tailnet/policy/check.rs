@@ -134,7 +134,7 @@ impl<'p, 'd> Walls<'p, 'd> {
         for rule in &self.policy.rules {
             let sources = self.held(&rule.src);
             if rule.opens() {
-                self.from_private_networks(rule, violations);
+                self.private_networks_as_sources(rule, violations);
             }
             let opens = !sources.first.is_empty() && rule.opens();
             for target in rule.targets.iter().filter(|_| opens) {
@@ -196,7 +196,7 @@ impl<'p, 'd> Walls<'p, 'd> {
     }
 
     /// A customer's host may have an address in a private network as well, from which it comes through a subnet router.
-    fn from_private_networks(&self, rule: &Rule<'d>, violations: &mut Vec<Finding>) {
+    fn private_networks_as_sources(&self, rule: &Rule<'d>, violations: &mut Vec<Finding>) {
         if rule.src.is_everything() || !rule.src.private_networks() {
             return;
         }

@@ -115,7 +115,7 @@ fn update(options: &Options, fault: Option<&AptFault>) -> i32 {
                 index + 1
             ));
         }
-        let refused = format!("503  Service Unavailable [IP: 185.125.190.36 80]");
+        let refused = "503  Service Unavailable [IP: 185.125.190.36 80]";
         let mut failures = Vec::new();
         for (index, suite) in ["jammy", "jammy-updates", "jammy-security"]
             .iter()
