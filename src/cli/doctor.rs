@@ -159,6 +159,7 @@ pub async fn run(_args: &DoctorArgs, global: &Global, terminal: &Terminal) -> Re
             brain::examine(aws.as_ref(), &target.settings, &mut checks).await;
             tailscale::examine(
                 aws.as_ref(),
+                terminal,
                 &target.settings,
                 customers.as_ref(),
                 &mut checks,

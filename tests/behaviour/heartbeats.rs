@@ -156,9 +156,9 @@ fn a_host_whose_bootstrap_failed_is_not_healthy() {
 #[test]
 fn a_host_that_is_never_set_up_to_the_end_is_not_healthy() {
     let fleet = Fleet::start();
+    let id = fleet.settle_minutes("cust_a", 60, Some(1));
     let surroundings = fleet.surroundings();
     let brain = &surroundings.variables["M8TRX_BRAIN_URL"];
-    let id = fleet.settle_minutes("cust_a", 60, Some(1));
     let payload =
         json!({"hostname": "x", "instance_id": id, "bootstrap": "running step=2 name=packages"});
     beat_of(&surroundings, brain, "cust_a", &now(), &payload);

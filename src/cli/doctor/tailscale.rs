@@ -12,9 +12,11 @@ use crate::customer::CustomerId;
 use crate::tailnet::policy::hujson::Document;
 use crate::tailnet::policy::model::DEFAULT_BRAIN_PORT;
 use crate::tailnet::{Tailnet, doctor, lock};
+use crate::terminal::Terminal;
 
 pub(super) async fn examine(
     aws: Option<&Aws>,
+    terminal: &Terminal,
     settings: &Settings,
     customers: Option<&BTreeSet<CustomerId>>,
     checks: &mut Vec<Check>,
@@ -81,7 +83,7 @@ pub(super) async fn examine(
         }
     };
     let stored = match aws {
-        Some(aws) => brain_port::of_aws(aws).await,
+        Some(aws) => brain_port::of_aws(aws, terminal).await,
         None => None,
     };
     let configured = || settings.brain.url.as_ref().map(|url| url.port());

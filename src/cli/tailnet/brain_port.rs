@@ -9,6 +9,7 @@ use crate::customer::BRAIN_URL_PARAMETER;
 use crate::secret::ExposeSecret as _;
 use crate::tailnet::policy::model::DEFAULT_BRAIN_PORT;
 use crate::terminal::Terminal;
+use crate::terminal::failure::Failure;
 
 /// How long AWS is asked for a port that can be guessed without it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) async fn stored(settings: &Settings, terminal: &Terminal) -> u16 {
     let asked = async {
         let aws = Aws::connect(&settings.aws).await.ok()?;
-        of_aws(&aws).await
+        of_aws(&aws, terminal).await
     };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Some(port)) => port,
@@ -26,8 +27,18 @@ pub(super) async fn stored(settings: &Settings, terminal: &Terminal) -> u16 {
 }
 
 /// The port of the URL that hosts are given.
-pub(in crate::cli) async fn of_aws(aws: &Aws) -> Option<u16> {
-    let stored = aws.parameter(BRAIN_URL_PARAMETER).await.ok()??;
+pub(in crate::cli) async fn of_aws(aws: &Aws, terminal: &Terminal) -> Option<u16> {
+    let stored = match aws.parameter(BRAIN_URL_PARAMETER).await {
+        Ok(stored) => stored?,
+        Err(error) => {
+            let failure = Failure::from(error);
+            terminal.warn(format!(
+                "the brain's stored URL, and so its port, is not known: {}",
+                failure.in_a_line()
+            ));
+            return None;
+        }
+    };
     let url: BrainUrl = stored.value.expose_secret().parse().ok()?;
     Some(url.port())
 }

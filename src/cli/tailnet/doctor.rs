@@ -84,7 +84,7 @@ async fn examine(target: &Target, terminal: &Terminal) -> Result<Examined, Failu
     // Without credentials, the tailnet can be looked at nevertheless; a permission that is missing is told.
     let customers = match target.aws(terminal).await {
         Ok(aws) => {
-            brain_port = brain_port::of_aws(&aws).await;
+            brain_port = brain_port::of_aws(&aws, terminal).await;
             Some(Found::read(&aws, terminal).await?.everywhere())
         }
         Err(failure) => {
