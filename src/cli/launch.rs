@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::config::Flags;
 use crate::customer::CustomerId;
 use crate::home;
-use crate::plan::{Observation, Plan};
+use crate::plan::{Observation, Plan, journal};
 use crate::resource::Resource;
 use crate::steps::{self, Context};
 use crate::tailnet::Tailnet;
@@ -91,6 +91,7 @@ async fn launch(args: &LaunchArgs, target: &Target, terminal: &Terminal) -> Resu
         subnet: settings.subnet.clone(),
         ami: settings.ami.clone(),
         tailnet: settings.tailnet.clone().map(Tailnet::new),
+        state_directory: journal::default_directory(&|name| std::env::var(name).ok()),
         ..Context::new(customer.clone(), aws, brain)
     });
     let needed = steps::needed_by_host(&context)?;
