@@ -128,14 +128,18 @@ fn assert_onboarded(surroundings: &Surroundings, brain_url: &str) {
         role["Role"]["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"],
         "ec2.amazonaws.com"
     );
-    assert_eq!(
-        role["Role"]["Tags"],
-        json!([{"Key": "Customer", "Value": "cust_acme"}])
-    );
     let account = aws(surroundings, "sts get-caller-identity")["Account"]
         .as_str()
         .unwrap()
         .to_owned();
+    let home = format!("{account}/{}", surroundings.variables["AWS_REGION"]);
+    assert_eq!(
+        role["Role"]["Tags"],
+        json!([
+            {"Key": "Customer", "Value": "cust_acme"},
+            {"Key": "m8trx:home", "Value": home}
+        ])
+    );
     let policy = aws(
         surroundings,
         "iam get-role-policy --role-name m8trx-cust_acme --policy-name m8trx-parameters",
