@@ -222,6 +222,10 @@ async fn drill(fault: Fault, terminal: &Terminal) -> Result<Drill, Failure> {
         None => unreachable!("a drill has a sandbox"),
     };
     let ended = Timestamp::now();
+    // The run may have ended before the watch looked again.
+    if let Some(sandbox) = target.sandbox() {
+        seen.look_at_all(sandbox);
+    }
     let (cause, step, exit_code) = match result {
         Ok(report) => match report.failure.map(|(_, error)| step_failure(error)) {
             None => (None, None, 0),
@@ -311,6 +315,12 @@ impl Seen {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn look_at_all(&self, sandbox: &Sandbox) {
+        for (_, console) in sandbox.consoles() {
+            self.look(&console);
+        }
+    }
+
     fn look(&self, console: &[u8]) {
         let log = BootstrapLog::parse(whole_lines(console));
         let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,9 +335,7 @@ impl Seen {
 
 async fn watch(sandbox: &Sandbox, seen: &Seen) {
     loop {
-        for (_, console) in sandbox.consoles() {
-            seen.look(&console);
-        }
+        seen.look_at_all(sandbox);
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -86,7 +86,13 @@ fn a_pipe_gets_plain_lines_and_one_result() {
     let ended = Surroundings::new().m8trx(&["onboard", "cust_b4_smoke", "--sandbox", "--yes"]);
     ended.assert_code(0);
     assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
-    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    // The bootstrap may have ended by then, or still install what other software needs.
+    let rest: Vec<&str> = ended.stdout.lines().skip(1).collect();
+    assert!(
+        matches!(rest[..], [])
+            || matches!(rest[..], [line] if line.starts_with("Still under way on the host: ")),
+        "{ended:?}"
+    );
     assert!(
         ended.stdout.starts_with("cust_b4_smoke is connected: i-"),
         "{ended:?}"
