@@ -33,14 +33,19 @@ fn each_answer_is_tried_and_the_file_is_what_commands_read() {
     session.expect("account 123456789012");
     answer(&mut session, "The one account", "");
     answer(&mut session, "The brain's URL", "http://127.0.0.1:1");
-    session.expect("give it once more to write it all the same");
+    session.expect_after(
+        "give it once more to write it all the same",
+        "The brain's URL",
+    );
     session.type_in(&format!("{url}\r"));
     session.expect("it answers");
     answer(&mut session, "admin token", &open);
     session.expect("can be read by others");
-    answer(&mut session, "chmod 600", &wrong);
+    session.expect_after("chmod 600", "admin token");
+    session.type_in(&format!("{wrong}\r"));
     session.expect("the brain refuses this token");
-    answer(&mut session, "refuses this token", &token);
+    session.expect_after("refuses this token", "admin token");
+    session.type_in(&format!("{token}\r"));
     answer(&mut session, "PostgreSQL", "-");
     answer(&mut session, "Id of the OAuth client", "");
     answer(&mut session, "File with its secret", &secret);

@@ -135,7 +135,10 @@ fn at_a_terminal_the_keys_are_listed_by_what_is_left_and_chosen() {
     let mut session = Session::start(Surroundings::of(&sandbox), &["rotate-tailscale-key"]);
     session.expect("Which keys?");
     session.type_in("nobody\r");
-    session.expect("`nobody` is no number and no customer of the list");
+    session.expect_after(
+        "`nobody` is no number and no customer of the list",
+        "Which keys?",
+    );
     session.type_in("due 2\r");
     session.expect("Replace the Tailscale auth key of 2 customers?");
     session.type_in("y\r");
