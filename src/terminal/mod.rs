@@ -1,5 +1,4 @@
-//! What a person or a script sees: results on stdout, everything else on stderr. Nothing below calls it, except for
-//! plain text helpers.
+//! What a person or a script sees: results on stdout, everything else on stderr. Nothing below calls it.
 
 pub mod events_text;
 pub mod failure;
